@@ -1,0 +1,1 @@
+"""The one truth all brokers share (`ClusterState`) and the replicated log that carries it. Knows no partitions' bytes."""

@@ -1,0 +1,1 @@
+"""Sockets: the loop's selector, receive buffers, connections. Knows frames, not what is in them."""

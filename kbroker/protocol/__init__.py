@@ -1,0 +1,1 @@
+"""Bytes <-> objects: wire types, message schemas, frames, record batches, compression. No I/O, no clock, no state."""

@@ -1,0 +1,121 @@
+"""One turn of the event loop: write, sync, settle, send. Knows four lists of items and nothing of what they are.
+
+Objects ask during a turn; at its end everything asked for is done once, in that order, and from `write` again while
+something is left, then `send`. An item that fails stops itself (`failed`), never the turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Writer(Protocol):
+    """Has bytes for a file: a partition's log."""
+
+    def write_out(self) -> None: ...
+
+    def failed(self, error: BaseException) -> None: ...
+
+
+class Syncer(Protocol):
+    """Starts an fsync group: a log directory's flusher."""
+
+    def begin(self) -> None: ...
+
+    def failed(self, error: BaseException) -> None: ...
+
+
+class Settler(Protocol):
+    """Its written, flushed, position or role moved: a partition. The only place where a watermark rises."""
+
+    def settle(self) -> None: ...
+
+    def failed(self, error: BaseException) -> None: ...
+
+
+class Sender(Protocol):
+    """Has answers to send: a connection."""
+
+    def flush(self) -> None: ...
+
+    def failed(self, error: BaseException) -> None: ...
+
+
+class Turn:
+    """What has been asked for in this turn. Askers mark themselves so that they ask once; `run` takes the lists."""
+
+    __slots__ = ("busy", "sends", "settles", "syncs", "wake", "writes")
+
+    def __init__(self) -> None:
+        self.busy = False  # there is work for the end of this turn
+        # called when `busy` becomes true, for loops that must be told to call `run` (None: the loop looks by itself)
+        self.wake: Callable[[], None] | None = None
+        self.writes: list[Writer] = []
+        self.syncs: list[Syncer] = []
+        self.settles: list[Settler] = []
+        self.sends: list[Sender] = []
+
+    def write(self, item: Writer) -> None:
+        """`item.write_out()` at this turn's end."""
+        self.writes.append(item)
+        if not self.busy:
+            self._work()
+
+    def sync(self, item: Syncer) -> None:
+        """`item.begin()` after the writes."""
+        self.syncs.append(item)
+        if not self.busy:
+            self._work()
+
+    def settle(self, item: Settler) -> None:
+        """`item.settle()` after the syncs have begun."""
+        self.settles.append(item)
+        if not self.busy:
+            self._work()
+
+    def send(self, item: Sender) -> None:
+        """`item.flush()` last."""
+        self.sends.append(item)
+        if not self.busy:
+            self._work()
+
+    def _work(self) -> None:
+        self.busy = True
+        if self.wake is not None:
+            self.wake()
+
+    def run(self) -> None:
+        """Do all that was asked for. Called by the loop at the end of each turn in which `busy` is set."""
+        while self.writes or self.syncs or self.settles:
+            if self.writes:
+                writes, self.writes = self.writes, []
+                for writer in writes:
+                    try:
+                        writer.write_out()
+                    except Exception as error:
+                        writer.failed(error)
+            if self.syncs:
+                syncs, self.syncs = self.syncs, []
+                for syncer in syncs:
+                    try:
+                        syncer.begin()
+                    except Exception as error:
+                        syncer.failed(error)
+            if self.settles:
+                settles, self.settles = self.settles, []
+                for settler in settles:
+                    try:
+                        settler.settle()
+                    except Exception as error:
+                        settler.failed(error)
+        sends, self.sends = self.sends, []
+        for sender in sends:
+            try:
+                sender.flush()
+            except Exception as error:
+                sender.failed(error)
+        # a send may free somebody who asks again: the loop comes back at once, sockets get their turn between
+        self.busy = bool(self.writes or self.syncs or self.settles or self.sends)
+        if self.busy and self.wake is not None:
+            self.wake()
