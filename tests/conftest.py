@@ -1,0 +1,32 @@
+"""What every test run shares: the command line's options and hypothesis' profile."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.support import clients
+
+settings.register_profile(
+    "kbroker",
+    deadline=None,  # timing is not what properties are about, and CI machines pause
+    max_examples=60,
+    print_blob=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("kbroker")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Our own options."""
+    parser.addoption(
+        "--require-clients",
+        action="store_true",
+        help="fail, instead of skipping, the tests whose client (kcat, Java...) is not installed",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell the helpers what was asked for."""
+    clients.required = bool(config.getoption("--require-clients"))
