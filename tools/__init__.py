@@ -1,0 +1,1 @@
+"""What developers run beside the broker itself. Nothing in `kbroker` may import it."""
