@@ -1,0 +1,82 @@
+"""Receive buffers: one shared by a loop's connections, a pool for larger frames, and the budget they are taken from."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+# One read takes at most this much from a connection. Frames that fit are handled in place, several per read.
+SHARED_SIZE = 256 << 10
+# Buffers kept for the next large frame, and the size up to which one is worth keeping.
+POOL_BUFFERS_MAX = 16
+POOL_BUFFER_SIZE_MAX = 4 << 20
+POOL_BUFFER_SIZE_MIN = 1 << 20
+
+
+class Budget:
+    """Bytes of frames in memory at once (`queued.max.request.bytes`): who finds none left waits for `resume`."""
+
+    __slots__ = ("_waiting", "left", "limit")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit  # below 0: none
+        self.left = limit
+        self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
+
+    def take(self, size: int, resume: Callable[[], None]) -> bool:
+        """Take `size` bytes, or be called back when they may be there. One frame above the limit goes alone."""
+        if self.limit < 0:
+            return True
+        if self.left >= size or self.left == self.limit:
+            self.left -= size
+            return True
+        self._waiting.append((size, resume))
+        return False
+
+    def give(self, size: int) -> None:
+        """Return `size` bytes; those who wait are called in the order they came while there is room."""
+        if self.limit < 0:
+            return
+        self.left += size
+        for _ in range(len(self._waiting)):
+            size_wanted, resume = self._waiting[0]
+            if self.left < size_wanted and self.left != self.limit:
+                return
+            self._waiting.popleft()
+            resume()
+
+
+class Buffers:
+    """The loop's receive buffer, its send buffer and a pool for frames that do not fit the first."""
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self.shared = bytearray(SHARED_SIZE)
+        self.view = memoryview(self.shared)
+        self._send: memoryview | None = None
+        self._free: list[bytearray] = []
+
+    @property
+    def send(self) -> memoryview:
+        """1 MiB that a file region is read into right before it is sent; valid until the next user."""
+        if self._send is None:
+            self._send = memoryview(bytearray(1 << 20))
+        return self._send
+
+    def take(self, size: int) -> bytearray:
+        """A buffer of at least `size` bytes. A new one is zeroed lazily by the system: memory follows what arrives."""
+        for index, buffer in enumerate(self._free):
+            if len(buffer) >= size:
+                try:
+                    buffer.append(0)  # BufferError: somebody still holds a view of it
+                    buffer.pop()
+                except BufferError:
+                    continue
+                del self._free[index]
+                return buffer
+        return bytearray(max(POOL_BUFFER_SIZE_MIN, size + size // 8) if size >= SHARED_SIZE else size)
+
+    def give(self, buffer: bytearray) -> None:
+        """Return a buffer from `take`."""
+        if POOL_BUFFER_SIZE_MIN <= len(buffer) <= POOL_BUFFER_SIZE_MAX and len(self._free) < POOL_BUFFERS_MAX:
+            self._free.append(buffer)

@@ -1,0 +1,532 @@
+"""One connection: frames in, answers out, in order. Knows framing, file regions and back-pressure; not what frames mean.
+
+Views of a frame are valid only inside `on_frame`. Answers stand in a queue in request order: bytes, parts, a `Region`
+of a file, or a `Slot` that somebody fills later; what can be sent is sent once at the end of a turn.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from kbroker.errors import ProtocolError
+from kbroker.net.buffers import Buffers
+from kbroker.seams import Buffer, Net, Threads
+from kbroker.storage.log import Region
+from kbroker.turn import Turn
+
+# Bytes of answers in memory on one connection, above which it is not read from until they are sent. A slow reader
+# holds this much and no more (file regions count nothing: they are read when they can be sent).
+UNSENT_BYTES_MAX = 4 << 20
+# Requests on one connection that are not answered yet. Stock producers keep 5 in flight; load generators hundreds.
+UNANSWERED_MAX = 256
+# The smallest frame is a request header without client id; anything shorter, or longer than the listener's limit, is
+# refused before a byte of it is stored.
+FRAME_SIZE_MIN = 8
+# Up to here answers are joined and sent by one `send`, which is cheaper than `sendmsg` of several pieces.
+JOIN_BYTES_MAX = 16 << 10
+# Gathered for one send; the system takes 1,024 pieces.
+GATHER_BYTES_MAX = 1 << 16
+GATHER_PIECES_MAX = 64
+# A region goes out in pieces of up to this size; from REGION_MAP_MIN on from a memory map, without a copy of ours.
+REGION_PIECE_MAX = 1 << 20
+REGION_MAP_MIN = 32 << 10
+# Read ahead of a frame that continues a large one: most of the next large frame should go to its own buffer.
+AFTER_LARGE_READ = 16 << 10
+
+AGAIN = (BlockingIOError, InterruptedError)
+
+Answer = bytes | list[Any]
+
+
+class Stream(Protocol):
+    """What carries the bytes: a plain socket or TLS. Calls raise BlockingIOError when they would wait."""
+
+    def recv_into(self, view: memoryview) -> int:
+        """Bytes read into `view`; 0: the peer ended."""
+
+    def send(self, pieces: list[Buffer]) -> int:
+        """Send what goes; bytes sent. After BlockingIOError the next call has the same bytes in front."""
+
+    def pending(self) -> bool:
+        """Bytes are there that the socket will not announce (TLS)."""
+
+    def wants_write(self) -> bool:
+        """Reading waits for the socket to take bytes (a TLS handshake)."""
+
+    def close(self) -> None: ...
+
+
+class Plain:
+    """A plain socket as a Stream."""
+
+    __slots__ = ("_sock", "recv_into")
+    copies = False  # a memory map may be sent as it is: only the kernel reads it
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+        self.recv_into: Callable[[memoryview], int] = sock.recv_into
+
+    def send(self, pieces: list[Buffer]) -> int:
+        """Send what goes in one call."""
+        if len(pieces) == 1:
+            return self._sock.send(pieces[0])  # type: ignore[no-any-return]  # sockets of simulations are Any
+        if sum(map(len, pieces)) < JOIN_BYTES_MAX:
+            return self._sock.send(b"".join(pieces))  # type: ignore[no-any-return]
+        return self._sock.sendmsg(pieces)  # type: ignore[no-any-return]
+
+    def pending(self) -> bool:
+        """Never: the socket announces all."""
+        return False
+
+    def wants_write(self) -> bool:
+        """Never while reading."""
+        return False
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._sock.close()
+        del self.recv_into
+
+
+class Slot:
+    """An answer that somebody still has to give; it keeps its place in the connection's order."""
+
+    __slots__ = ("answer", "connection")
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.answer: Answer | None = None
+
+    def fill(self, answer: Answer) -> None:
+        """Give the answer; it is sent at the end of this turn if those before it are there. Once."""
+        self.answer = answer
+        connection = self.connection
+        if not connection.marked:
+            connection.mark()
+
+    def leave(self) -> None:
+        """Give no answer (acks=0): nothing is sent in this place."""
+        self.fill(b"")
+
+
+class Connection:
+    """A framed connection on a watched socket.
+
+    on_frame(connection, buffer, start, end) gets each frame's body (after the 4-byte size) in order; it may `put` an
+    answer. A ProtocolError from it closes the connection. on_close(connection, error | None) comes once.
+    """
+
+    __slots__ = (
+        "_blocked",
+        "_body",
+        "_buffers",
+        "_charged",
+        "_got",
+        "_held",
+        "_large",
+        "_need",
+        "_net",
+        "_on_close",
+        "_on_frame",
+        "_out",
+        "_paused",
+        "_recv_into",
+        "_size_max",
+        "_sock",
+        "_stream",
+        "_threads",
+        "_turn",
+        "_unsent",
+        "_view",
+        "active",
+        "context",
+        "marked",
+        "open",
+        "peer",
+    )
+
+    def __init__(
+        self,
+        sock: Any,
+        peer: str,
+        *,
+        net: Net,
+        turn: Turn,
+        threads: Threads,
+        buffers: Buffers,
+        frame_size_max: int,
+        on_frame: Callable[[Connection, memoryview, int, int], None],
+        on_close: Callable[[Connection, BaseException | None], None],
+        stream: Any = None,
+    ) -> None:
+        self._sock = sock
+        self.peer = peer
+        self._net = net
+        self._turn = turn
+        self._threads = threads
+        self._buffers = buffers
+        self._size_max = frame_size_max
+        self._on_frame = on_frame
+        self._on_close = on_close
+        self._stream = Plain(sock) if stream is None else stream
+        self._recv_into: Callable[[memoryview], int] = self._stream.recv_into
+        self.context: Any = None  # whoever serves the frames keeps what it knows of the peer here
+        self.open = True
+        self.active = True  # something arrived or left since the last look of whoever closes idle connections
+        self.marked = False  # will be flushed at the end of this turn
+        # a frame that did not fit the shared buffer, or only in part: its own buffer, a view of it, bytes got and needed
+        self._body: bytearray | None = None
+        self._view: memoryview | None = None
+        self._got = self._need = 0
+        self._charged = 0  # bytes of the budget that this frame has taken
+        self._large = False  # the last frame had its own buffer
+        self._held: bytes | None = None  # bytes that came behind a frame that waits for the budget
+        self._out: deque[Any] = deque()
+        self._unsent = 0  # bytes in _out, regions and open slots not counted
+        self._blocked = False  # the socket takes no more: sending goes on when it says so
+        self._paused = False  # somebody asked to stop reading, or the budget is empty
+        self._watch()
+
+    # -- in
+
+    def _watch(self) -> None:
+        full = self._paused or self._unsent > UNSENT_BYTES_MAX or len(self._out) >= UNANSWERED_MAX
+        write = self._writable if self._blocked or self._stream.wants_write() else None
+        self._net.watch(self._sock, None if full else self._readable, write)
+
+    def pause(self) -> None:
+        """Stop reading from the peer until `resume`; frames that have already arrived may still come."""
+        self._paused = True
+        if self.open:
+            self._watch()
+
+    def resume(self) -> None:
+        """Read again."""
+        self._paused = False
+        if self.open:
+            self._watch()
+            if self._held is not None or self._stream.pending():
+                self._readable()
+
+    @property
+    def _full(self) -> bool:
+        return self._paused or self._unsent > UNSENT_BYTES_MAX or len(self._out) >= UNANSWERED_MAX
+
+    def _readable(self) -> None:
+        self.active = True
+        try:
+            if self._body is not None:
+                self._read_body()
+            else:
+                self._read_shared()
+            while self.open and self._body is None and not self._full and self._stream.pending():
+                self._read_shared()
+            if self._stream.wants_write():
+                self._watch()
+        except AGAIN:
+            if self._stream.wants_write():
+                self._watch()
+        except ProtocolError as error:
+            return self.close(error)
+        except OSError as error:
+            return self.close(error)
+        if self._out and not self.marked and self.open:
+            self.mark()
+        if len(self._out) >= UNANSWERED_MAX and self.open:
+            self._watch()
+
+    def _read_shared(self) -> None:
+        """Read what is there into the loop's buffer and handle every whole frame in place."""
+        buffers = self._buffers
+        view = buffers.view
+        if self._held is not None:
+            held, self._held = self._held, None
+            self._handle_bytes(bytearray(held))
+            return
+        got = self._recv_into(view[:AFTER_LARGE_READ] if self._large else view)
+        if not got:
+            return self.close(None)
+        self._large = False
+        at = self._handle_frames(view, buffers.shared, got)
+        if at < got and self.open:
+            self._keep(view[at:got])
+
+    def _handle_bytes(self, data: bytearray) -> None:
+        view = memoryview(data)
+        at = self._handle_frames(view, data, len(data))
+        if at < len(data) and self.open:
+            self._keep(view[at:])
+
+    def _handle_frames(self, view: memoryview, data: bytearray, got: int) -> int:
+        """Hand over the whole frames in view[:got]; the position of what is left."""
+        at = 0
+        on_frame = self._on_frame
+        while got - at >= 4:
+            end = at + 4 + int.from_bytes(data[at : at + 4], "big", signed=True)
+            if end > got:
+                break
+            if end - at < FRAME_SIZE_MIN + 4 or end - at - 4 > self._size_max:
+                self._check_size(end - at - 4)
+            if self._paused:
+                break
+            on_frame(self, view, at + 4, end)
+            if not self.open:
+                return got
+            at = end
+        return at
+
+    def _check_size(self, size: int) -> None:
+        if not FRAME_SIZE_MIN <= size <= self._size_max:
+            what = self._what_it_speaks(size)
+            raise ProtocolError(
+                what
+                or f"a frame of {size} bytes: allowed are {FRAME_SIZE_MIN} to {self._size_max} "
+                "(socket.request.max.bytes)"
+            )
+
+    @staticmethod
+    def _what_it_speaks(size: int) -> str | None:
+        """The first four bytes, taken for a size, betray peers that do not speak Kafka here."""
+        head = (size & 0xFFFFFFFF).to_bytes(4, "big")
+        if head[0] == 0x16 and head[1] == 3:
+            return "a TLS handshake on a plaintext port: use the SSL listener, or security.protocol=PLAINTEXT"
+        if head in (b"GET ", b"POST", b"HEAD", b"PUT ", b"OPTI"):
+            return "an HTTP request: this port speaks the Kafka protocol"
+        return None
+
+    def _keep(self, rest: memoryview) -> None:
+        """Bytes of a frame that is not whole: into a buffer of its own, the size taken from the budget first."""
+        if self._paused:
+            self._held = bytes(rest)
+            return
+        if len(rest) < 4:
+            self._body, self._view = (body := bytearray(4)), memoryview(body)
+            self._need = 4
+        else:
+            size = int.from_bytes(rest[:4], "big", signed=True)
+            self._check_size(size)
+            need = size + 4
+            if need <= len(rest):  # whole, but reading was paused before it
+                self._held = bytes(rest)
+                return
+            if not self._buffers.budget.take(need, self.resume):
+                self._paused = True
+                self._held = bytes(rest)
+                return self._watch()
+            self._charged = need
+            self._body = self._buffers.take(need)
+            self._view = memoryview(self._body)[:need]
+            self._need = need
+        self._got = len(rest)
+        self._view[: self._got] = rest
+
+    def _read_body(self) -> None:
+        """Read on into the frame's own buffer until it is whole or nothing more is there."""
+        view, need = self._view, self._need
+        assert view is not None
+        while self._got < need:
+            got = self._recv_into(view[self._got : need])
+            if not got:
+                return self.close(None)
+            self._got += got
+        body = self._body
+        assert body is not None
+        self._body = self._view = None
+        if need == 4:
+            return self._keep(memoryview(body))
+        self._large = True
+        try:
+            self._on_frame(self, view, 4, need)
+        finally:
+            del view
+            charged, self._charged = self._charged, 0
+            self._buffers.give(body)
+            self._buffers.budget.give(charged)
+
+    # -- out
+
+    def put(self, answer: Answer | Slot) -> None:
+        """Queue an answer in request order: bytes, parts or a Slot. Sent at the end of this turn."""
+        self._out.append(answer)
+        if type(answer) is bytes:
+            self._unsent += len(answer)
+        if not self.marked:
+            self.mark()
+
+    def mark(self) -> None:
+        """Look at the queue of answers at the end of this turn."""
+        if self.open and not self._blocked:
+            self.marked = True
+            self._turn.send(self)
+
+    def _writable(self) -> None:
+        if self._stream.wants_write():
+            self._readable()
+            if self.open and not self._stream.wants_write():
+                self._watch()
+            return
+        self._blocked = False
+        self.marked = True
+        self._flush(True)
+
+    def flush(self) -> None:
+        """Send what is ready (the Turn calls this)."""
+        if self.open:
+            self._flush(False)
+
+    def failed(self, error: BaseException) -> None:
+        """Something of ours broke while sending: this connection ends, the turn goes on."""
+        self.close(error)
+
+    def _flush(self, was_blocked: bool) -> None:
+        out = self._out
+        self.marked = False
+        was_full = len(out) >= UNANSWERED_MAX or self._unsent > UNSENT_BYTES_MAX
+        try:
+            while out:
+                first = out[0]
+                kind = type(first)
+                if kind is Slot:
+                    if first.answer is None:
+                        break
+                    first = first.answer
+                    kind = type(first)
+                    out[0] = first
+                    if kind is bytes:
+                        self._unsent += len(first)
+                if kind is list:
+                    self._unpack_first(first)
+                elif not self._send_some():
+                    break
+        except AGAIN:
+            self._blocked = True
+        except OSError as error:
+            return self.close(error)
+        if self._blocked or was_blocked or was_full:
+            self._watch()
+            if was_full and not self._full and self._stream.pending():
+                self._readable()
+
+    def _unpack_first(self, answer: list[Any]) -> None:
+        """An answer in parts comes to the front: its parts take its place."""
+        out = self._out
+        out.popleft()
+        for piece in reversed(answer):
+            if len(piece):
+                out.appendleft(piece)
+                if type(piece) is not Region:
+                    self._unsent += len(piece)
+
+    def _send_some(self) -> bool:
+        """One send of what stands in front; False when it must go on later."""
+        out = self._out
+        pieces: list[Buffer] = []
+        size = 0
+        region: Region | None = None
+        for index in range(min(len(out), GATHER_PIECES_MAX)):
+            item = out[index]
+            kind = type(item)
+            if kind is Slot and type(item.answer) is bytes:
+                out[index] = item = item.answer
+                self._unsent += len(item)
+                kind = bytes
+            if kind is bytes or kind is memoryview:
+                pieces.append(item)
+                size += len(item)
+                if size > GATHER_BYTES_MAX:
+                    break
+            else:
+                if kind is Region:
+                    region = item
+                break
+        owned = len(pieces)
+        if region is not None:
+            data = self._region_piece(region)
+            if data is not None:
+                pieces.append(data)
+            elif not owned:
+                return False  # a thread reads it; it marks us when it has
+        sent = self._stream.send(pieces)
+        self.active = True
+        for _ in range(owned):
+            length = len(out[0])
+            if sent < length:
+                out[0] = memoryview(out[0])[sent:]
+                self._unsent -= sent
+                self._blocked = True
+                return False
+            sent -= length
+            self._unsent -= length
+            out.popleft()
+        if region is None or owned == len(pieces):
+            return region is None
+        whole = len(pieces[-1])
+        region.at += sent
+        region.size -= sent
+        if not region.size:
+            out.popleft()
+        self._blocked = sent < whole
+        return not self._blocked
+
+    def _region_piece(self, region: Region) -> Buffer | None:
+        """The next bytes of a region; None when they must be read from the disk first (a thread does)."""
+        if region.stale:
+            # the log was truncated since the answer's header was made: these bytes may be of another history
+            raise OSError("the answer's file was truncated before it was sent")
+        size = min(region.size, REGION_PIECE_MAX)
+        send = self._buffers.send
+        try:
+            if size >= REGION_MAP_MIN and not self._stream.copies:
+                # both ends in the page cache: so is, in all likelihood, what lies between
+                region.file.read_into(send[:1], region.at, wait=False)
+                region.file.read_into(send[:1], region.at + size - 1, wait=False)
+                mapped = region.file.map(region.at + size)
+                if mapped is not None:
+                    return mapped[region.at : region.at + size]
+            got = region.file.read_into(send[:size], region.at, wait=False)
+        except BlockingIOError:
+            self._read_later(region, size)
+            return None
+        if not got:
+            raise OSError(f"{region.file.path} ends before byte {region.at + size}")
+        return send[:got]
+
+    def _read_later(self, region: Region, size: int) -> None:
+        """Cold pages: a thread reads them into the page cache, then the connection sends on."""
+        file, at = region.file, region.at
+
+        def read() -> None:
+            scratch = memoryview(bytearray(size))
+            file.read_into(scratch, at, wait=True)
+
+        def done(_: None, error: BaseException | None) -> None:
+            if error is not None:
+                self.close(error)
+            elif not self.marked:
+                self.mark()
+
+        self._threads.run(read, done)
+
+    # -- end
+
+    def unanswered(self) -> int:
+        """Answers queued or awaited."""
+        return len(self._out)
+
+    def close(self, error: BaseException | None = None) -> None:
+        """End the connection at once; what is unsent is dropped. Idempotent."""
+        if not self.open:
+            return
+        self.open = False
+        self._net.forget(self._sock)
+        self._stream.close()
+        self._out.clear()
+        self._view = None
+        if self._body is not None:
+            self._body = None
+        charged, self._charged = self._charged, 0
+        if charged:
+            self._buffers.budget.give(charged)
+        self._on_close(self, error)

@@ -1,0 +1,296 @@
+"""The event loop's two faces: sockets served inside the selector (Linux), or by `add_reader` on any loop. Knows no frames.
+
+With `SelectorNet` a ready socket costs one Python call: no Handle, no call_soon, no Task. Timers, tasks and everything
+else are ordinary asyncio on the same loop. Both run the `Turn` when what a wake-up made ready has been handled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import select
+import selectors
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from kbroker.seams import Net, Timer
+from kbroker.turn import Turn
+
+# Ready sockets taken per wake-up. More wait for the next one, so that timers get their time between.
+EVENTS_PER_WAKE_MAX = 512
+# Connections accepted per readiness of a listener, so that a flood of them does not starve those that are served.
+ACCEPTS_PER_WAKE_MAX = 64
+LISTEN_BACKLOG = 4096
+# Out of descriptors: the listener rests this long instead of spinning on a connection it cannot take.
+ACCEPT_REST_SECONDS = 0.1
+
+OnReady = Callable[[], None]
+
+
+def _accept_all(listening: socket.socket, on_socket: Callable[[Any, Any], None], rest: OnReady) -> OnReady:
+    def accept() -> None:
+        for _ in range(ACCEPTS_PER_WAKE_MAX):
+            try:
+                sock, peer = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError:  # EMFILE, ENFILE, ENOBUFS, ENOMEM: the queue keeps them until we can
+                return rest()
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            on_socket(sock, peer)
+
+    return accept
+
+
+def _listening_socket(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            # :: means both families, as it does for Kafka; a named IPv6 address means itself
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if host == "::" else 1)
+        sock.bind((host, port))
+        sock.listen(LISTEN_BACKLOG)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+if sys.platform == "linux":
+
+    class SelectorNet(selectors.EpollSelector):
+        """asyncio's own selector, with sockets of ours registered beside asyncio's and served inside `select`."""
+
+        def __init__(self, turn: Turn) -> None:
+            super().__init__()
+            self._turn = turn
+            self._epoll: select.epoll = self._selector  # type: ignore[attr-defined]  # the base class's own epoll
+            self._calls: dict[int, tuple[int, OnReady | None, OnReady | None]] = {}  # fd -> mask, read, write
+
+        def watch(self, sock: Any, read: OnReady | None, write: OnReady | None = None) -> None:
+            """Call `read` when `sock` has bytes (or ended), `write` when it takes some; None: not interested."""
+            fd = sock.fileno()
+            mask = (select.EPOLLIN if read else 0) | (select.EPOLLOUT if write else 0)
+            old = self._calls.get(fd)
+            self._calls[fd] = (mask, read, write)
+            if old is None:
+                self._epoll.register(fd, mask)
+            elif old[0] != mask:
+                self._epoll.modify(fd, mask)
+
+        def forget(self, sock: Any) -> None:
+            """Watch `sock` no more; before it is closed."""
+            if self._calls.pop(sock.fileno(), None) is not None:
+                self._epoll.unregister(sock.fileno())
+
+        def listen(self, host: str, port: int, on_socket: Callable[[Any, Any], None]) -> socket.socket:
+            """Accept on (host, port), each connection handed to `on_socket`."""
+            sock = _listening_socket(host, port)
+
+            def rest() -> None:
+                self.watch(sock, None)
+                asyncio.get_running_loop().call_later(ACCEPT_REST_SECONDS, again)
+
+            def again() -> None:
+                if sock.fileno() >= 0:
+                    self.watch(sock, accept)
+
+            accept = _accept_all(sock, on_socket, rest)
+            self.watch(sock, accept)
+            return sock
+
+        def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+            """asyncio's wait: serve our ready sockets, end the turn, return what is asyncio's."""
+            turn = self._turn
+            if (
+                turn.busy
+            ):  # asked for by asyncio's callbacks; they may have used call_soon, so do not sleep now
+                turn.run()
+                timeout = 0
+            wait = -1 if timeout is None else 0 if timeout <= 0 else -(-timeout // 0.001) * 0.001
+            try:
+                events = self._epoll.poll(wait, EVENTS_PER_WAKE_MAX)
+            except InterruptedError:
+                return []
+            calls = self._calls
+            theirs: list[tuple[selectors.SelectorKey, int]] = []
+            for fd, event in events:
+                ours = calls.get(fd)
+                if ours is None:
+                    key = self._fd_to_key.get(fd)  # type: ignore[attr-defined]  # the base class's own table
+                    if key is not None:
+                        ready = (event & ~select.EPOLLIN and selectors.EVENT_WRITE) | (
+                            event & ~select.EPOLLOUT and selectors.EVENT_READ
+                        )
+                        if ready & key.events:
+                            theirs.append((key, ready & key.events))
+                    continue
+                _, read, write = ours
+                if event & ~select.EPOLLOUT:
+                    if read is not None:
+                        read()
+                    elif write is not None:  # an error, seen while only writing
+                        write()
+                    elif event & (select.EPOLLHUP | select.EPOLLERR):
+                        # nobody is interested, and a hang-up cannot be masked: out of the set, or we would spin;
+                        # whoever looks at the socket next finds out
+                        self._epoll.unregister(fd)
+                        self._epoll.register(fd, select.EPOLLET)
+                if event & select.EPOLLOUT and write is not None and calls.get(fd) is ours:
+                    write()
+            if turn.busy:
+                turn.run()
+            return theirs
+
+
+class LoopNet:
+    """The same on any asyncio loop (macOS, uvloop), by `add_reader` and `add_writer`."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, turn: Turn) -> None:
+        self._loop = loop
+        self._reads: dict[int, bool] = {}
+        self._writes: dict[int, bool] = {}
+        turn.wake = lambda: loop.call_soon(turn.run) and None
+
+    def watch(self, sock: Any, read: OnReady | None, write: OnReady | None = None) -> None:
+        """Call `read` when `sock` has bytes (or ended), `write` when it takes some; None: not interested."""
+        fd = sock.fileno()
+        if read is not None:
+            self._loop.add_reader(fd, read)
+        elif self._reads.get(fd):
+            self._loop.remove_reader(fd)
+        if write is not None:
+            self._loop.add_writer(fd, write)
+        elif self._writes.get(fd):
+            self._loop.remove_writer(fd)
+        self._reads[fd], self._writes[fd] = read is not None, write is not None
+
+    def forget(self, sock: Any) -> None:
+        """Watch `sock` no more; before it is closed."""
+        fd = sock.fileno()
+        if self._reads.pop(fd, False):
+            self._loop.remove_reader(fd)
+        if self._writes.pop(fd, False):
+            self._loop.remove_writer(fd)
+
+    def listen(self, host: str, port: int, on_socket: Callable[[Any, Any], None]) -> socket.socket:
+        """Accept on (host, port), each connection handed to `on_socket`."""
+        sock = _listening_socket(host, port)
+
+        def rest() -> None:
+            self.watch(sock, None)
+            self._loop.call_later(ACCEPT_REST_SECONDS, again)
+
+        def again() -> None:
+            if sock.fileno() >= 0:
+                self.watch(sock, accept)
+
+        accept = _accept_all(sock, on_socket, rest)
+        self.watch(sock, accept)
+        return sock
+
+
+class LoopClock:
+    """Real time on a running loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.monotonic = loop.time
+
+    def wall_ms(self) -> int:
+        """Milliseconds since 1970; may jump."""
+        return time.time_ns() // 1_000_000
+
+    def call_at(self, when: float, call: Callable[[], None]) -> Timer:
+        """Call at `when` (as `monotonic` counts)."""
+        return self._loop.call_at(when, call)
+
+
+def new_loop(turn: Turn) -> tuple[asyncio.AbstractEventLoop, Net]:
+    """A fresh event loop and the `Net` on it: sockets inside the selector on Linux, `add_reader` elsewhere."""
+    if sys.platform == "linux":
+        net = SelectorNet(turn)
+        return asyncio.SelectorEventLoop(net), net
+    loop = asyncio.new_event_loop()
+    return loop, LoopNet(loop, turn)
+
+
+class LoopThreads:
+    """Daemon threads for blocking work, started when first needed. One wake-up of the loop for all that ended together."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, threads_max: int = 6) -> None:
+        self._loop = loop
+        self._threads_max = threads_max
+        self._threads: list[threading.Thread] = []
+        self._work: queue.SimpleQueue[tuple[Callable[[], Any], Callable[..., None]] | None] = (
+            queue.SimpleQueue()
+        )
+        self._lock = threading.Lock()
+        self._ended: list[tuple[Callable[..., None], Any, BaseException | None]] = []
+        self._woken = False  # the loop has been told that something ended
+        self._idle = 0  # threads waiting for work; only a hint
+        self.running = True
+
+    def run(self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
+        """Run `work` in a thread, then `done(result, error)` on the loop."""
+        if self._idle <= self._work.qsize() and len(self._threads) < self._threads_max:
+            thread = threading.Thread(target=self._serve, name=f"kbroker-{len(self._threads)}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        self._work.put((work, done))
+
+    def _serve(self) -> None:
+        while True:
+            self._idle += 1
+            item = self._work.get()
+            self._idle -= 1
+            if item is None:
+                return
+            work, done = item
+            result: Any = None
+            error: BaseException | None = None
+            try:
+                result = work()
+            except BaseException as raised:  # noqa: BLE001 - a door: whoever asked for the work learns of it in `done`
+                error = raised
+            with self._lock:
+                self._ended.append((done, result, error))
+                wake, self._woken = not self._woken, True
+            if wake and self.running:
+                try:
+                    self._loop.call_soon_threadsafe(self._deliver)
+                except RuntimeError:
+                    return  # the loop has closed: nobody waits any more
+            del item, work, done, result, error
+
+    def _deliver(self) -> None:
+        with self._lock:
+            ended, self._ended, self._woken = self._ended, [], False
+        for done, result, error in ended:
+            try:
+                done(result, error)
+            except Exception as raised:  # noqa: BLE001 - a door: one answer's failure must not keep the others waiting
+                self._loop.call_exception_handler(
+                    {"message": "the end of blocking work", "exception": raised}
+                )
+
+    def stop(self) -> None:
+        """End the threads after the work they have; what nobody began is dropped."""
+        self.running = False
+        while True:
+            try:
+                self._work.get_nowait()
+            except queue.Empty:
+                break
+        for _ in self._threads:
+            self._work.put(None)
+        for thread in self._threads:
+            thread.join(timeout=5)

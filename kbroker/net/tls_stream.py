@@ -1,0 +1,94 @@
+"""TLS as a Stream for `Connection`: a non-blocking SSLSocket. Knows no contexts: `security.tls` builds them."""
+
+from __future__ import annotations
+
+import ssl
+
+from kbroker.seams import Buffer
+
+# Plaintext handed to OpenSSL in one go: larger pieces save calls, smaller ones save copies.
+SEND_BYTES_MAX = 256 << 10
+
+
+class TlsStream:
+    """An SSLSocket whose handshake and records never block.
+
+    OpenSSL may hold decrypted bytes while the socket is silent, so `recv_into` reads on until it would wait; a send
+    that would wait is repeated with the very same bytes.
+    """
+
+    __slots__ = ("_established", "_retry", "_sock", "_wants_write")
+    copies = True  # OpenSSL reads the bytes in this process: a truncated memory map would kill it
+
+    def __init__(self, sock: ssl.SSLSocket) -> None:
+        self._sock = sock
+        self._established = False
+        self._wants_write = False
+        self._retry: bytes | None = None
+
+    def recv_into(self, view: memoryview) -> int:
+        """Decrypted bytes into `view`, as many as are there; 0: the peer ended."""
+        self._wants_write = False
+        if not self._established:
+            self._handshake()
+        got = 0
+        size = len(view)
+        try:
+            while got < size:
+                count = self._sock.recv_into(view[got:])
+                if not count:
+                    break
+                got += count
+        except ssl.SSLWantReadError:
+            if not got:
+                raise BlockingIOError from None
+        except ssl.SSLWantWriteError:
+            self._wants_write = True
+            if not got:
+                raise BlockingIOError from None
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
+            pass  # ended without close_notify, as most Kafka clients do
+        return got
+
+    def _handshake(self) -> None:
+        try:
+            self._sock.do_handshake()
+        except ssl.SSLWantReadError:
+            raise BlockingIOError from None
+        except ssl.SSLWantWriteError:
+            self._wants_write = True
+            raise BlockingIOError from None
+        self._established = True
+
+    def send(self, pieces: list[Buffer]) -> int:
+        """Encrypt and send what goes; bytes of `pieces` taken."""
+        data = self._retry
+        if data is None:
+            data = b"".join(pieces) if len(pieces) > 1 else bytes(pieces[0])
+            data = data[:SEND_BYTES_MAX] if len(data) > SEND_BYTES_MAX else data
+        self._retry = None
+        sent = 0
+        view = memoryview(data)
+        try:
+            while sent < len(data):
+                sent += self._sock.send(view[sent:])
+        except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+            if not sent:
+                self._retry = data
+                raise BlockingIOError from None
+            # What OpenSSL refused must come again with the same length: it is the rest of what the caller has in
+            # front, so keep it as it is and tell what went.
+            self._retry = bytes(view[sent:])
+        return sent
+
+    def pending(self) -> bool:
+        """Decrypted bytes are waiting that the socket will not announce."""
+        return self._established and self._sock.pending() > 0
+
+    def wants_write(self) -> bool:
+        """The handshake (or a renegotiation) waits for the socket to take bytes."""
+        return self._wants_write
+
+    def close(self) -> None:
+        """Close the socket; no close_notify is waited for."""
+        self._sock.close()

@@ -1,0 +1,284 @@
+"""One partition of a topic on this broker: role, leader epoch, in-sync set, high watermark, and who waits for what.
+
+Owns when a record counts; its `PartitionLog` owns where it lies. Knows no sockets: waiters and watchers are plain
+callables and objects. high_watermark <= log.flushed <= log.written <= log.end.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+from uuid import UUID
+
+from kbroker.config import TopicConfig
+from kbroker.errors import ErrorCode, KafkaError
+from kbroker.model import NO_BROKER, NO_EPOCH, BrokerId, TopicPartition
+from kbroker.protocol import validation
+from kbroker.seams import Clock
+from kbroker.storage.log import PartitionLog, Region
+from kbroker.turn import Turn
+
+# What an answer to Produce waits for: the leader's file, or the disks of the in-sync set.
+WRITTEN = 1
+COMMITTED = -1
+
+Waiter = Callable[[ErrorCode], None]
+
+
+class Appended(NamedTuple):
+    """Where records went: their leader epoch, first offset, and the offset after the last."""
+
+    epoch: int
+    base: int
+    end: int
+
+
+class Watcher(Protocol):
+    """Wants to know when something that a reader sees of a partition moved."""
+
+    def partition_moved(self) -> None: ...
+
+
+class _Waiting(NamedTuple):
+    end: int  # the offset that must be passed
+    deadline: float  # monotonic seconds
+    waiter: Waiter
+
+
+class Partition:
+    """A hosted partition. `lead` makes it serve; every change of role raises or replaces the epoch."""
+
+    __slots__ = (
+        "_clock",
+        "_committed_waiters",
+        "_limits",
+        "_marked",
+        "_on_waiting",
+        "_turn",
+        "_watchers",
+        "_written_waiters",
+        "config",
+        "gone",
+        "high_watermark",
+        "is_leader",
+        "isr",
+        "leader",
+        "leader_epoch",
+        "log",
+        "topic_id",
+        "tp",
+    )
+
+    def __init__(
+        self,
+        tp: TopicPartition,
+        topic_id: UUID,
+        log: PartitionLog,
+        *,
+        config: TopicConfig,
+        limits: validation.Limits,
+        turn: Turn,
+        clock: Clock,
+        on_waiting: Callable[[Partition], None],
+    ) -> None:
+        self.tp = tp
+        self.topic_id = topic_id
+        self.log = log
+        self.config = config
+        self._limits = limits
+        self._turn = turn
+        self._clock = clock
+        self._on_waiting = (
+            on_waiting  # called when somebody starts to wait here, so that deadlines are looked after
+        )
+        self._marked = False
+        self._written_waiters: deque[_Waiting] | None = None
+        self._committed_waiters: deque[_Waiting] | None = None
+        self._watchers: dict[Watcher, None] | None = None
+        self.gone: ErrorCode | None = None  # why this object serves no more: deleted
+        self.is_leader = False
+        self.leader: BrokerId = NO_BROKER
+        self.leader_epoch: int = NO_EPOCH
+        self.isr: tuple[int, ...] = ()
+        self.high_watermark = log.flushed  # every in-sync replica has flushed up to here
+        log.observer = self
+
+    # -- role
+
+    def lead(self, leader: BrokerId, epoch: int, isr: tuple[int, ...]) -> None:
+        """Serve as the leader of `epoch`. Waiters of an older epoch learn that it ended."""
+        if epoch != self.leader_epoch:
+            assert epoch > self.leader_epoch, f"{self.tp}: leader epoch {epoch} after {self.leader_epoch}"
+            self._fail_waiters(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+        self.leader, self.leader_epoch, self.isr, self.is_leader = leader, epoch, isr, True
+        self.log_moved()
+
+    def drop(self, why: ErrorCode) -> None:
+        """This partition is no longer hosted here: whoever waits or watches learns why."""
+        self.gone = why
+        self.is_leader = False
+        self._fail_waiters(why)
+        self._tell_watchers()
+
+    def check_epoch(self, asked: int) -> None:
+        """KIP-320: a client that names a leader epoch must name ours; -1 does not ask."""
+        if self.gone is not None:
+            raise KafkaError(self.gone)
+        if not self.is_leader:
+            raise KafkaError(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+        if asked >= 0 and asked != self.leader_epoch:
+            older = asked < self.leader_epoch
+            raise KafkaError(ErrorCode.FENCED_LEADER_EPOCH if older else ErrorCode.UNKNOWN_LEADER_EPOCH)
+
+    # -- write
+
+    def append(self, records: memoryview, acks: int) -> Appended:
+        """Check a producer's batch, stamp it in place and append it. Raises KafkaError; nothing is kept then.
+
+        A batch that is already in the log (idempotent producer) is not appended again: its first place is returned,
+        and the caller waits for that like for a new one.
+        """
+        if not self.is_leader:
+            raise KafkaError(self.gone or ErrorCode.NOT_LEADER_OR_FOLLOWER)
+        config = self.config
+        if acks == COMMITTED and len(self.isr) < config.min_insync_replicas:
+            raise KafkaError(ErrorCode.NOT_ENOUGH_REPLICAS)
+        log = self.log
+        batch = validation.check_produced(records, config, self._limits, self._clock)
+        if batch.producer_id >= 0:
+            original = log.check_sequence(batch)
+            if original is not None:
+                return Appended(self.leader_epoch, original, original + batch.last_offset_delta + 1)
+        base = log.append(batch, self.leader_epoch)
+        return Appended(self.leader_epoch, base, base + batch.last_offset_delta + 1)
+
+    def when(self, appended: Appended, durability: int, timeout_ms: int, waiter: Waiter) -> None:
+        """Call `waiter(NONE)` when `appended` is WRITTEN or COMMITTED, or with the error that ended the wait."""
+        if appended.epoch != self.leader_epoch:
+            return waiter(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+        entry = _Waiting(appended.end, self._clock.monotonic() + timeout_ms * 0.001, waiter)
+        if durability == WRITTEN:
+            if self._written_waiters is None:
+                self._written_waiters = deque()
+            self._written_waiters.append(entry)
+        else:
+            if self._committed_waiters is None:
+                self._committed_waiters = deque()
+            self._committed_waiters.append(entry)
+        self._on_waiting(self)
+        if appended.end <= self.log.written:  # a duplicate: nothing new will move
+            self.log_moved()
+
+    def delete_records(self, offset: int) -> int:
+        """Move the log start to `offset` (exclusive; -1: the high watermark). The new low watermark."""
+        if not self.is_leader:
+            raise KafkaError(self.gone or ErrorCode.NOT_LEADER_OR_FOLLOWER)
+        target = self.high_watermark if offset == -1 else offset
+        if target < 0 or target > self.high_watermark:
+            raise KafkaError(ErrorCode.OFFSET_OUT_OF_RANGE)
+        if target > self.log.start:
+            self.log.delete_before(target)
+            self._tell_watchers()
+        return self.log.start
+
+    # -- read
+
+    def read(self, offset: int, max_bytes: int, *, at_least_one: bool) -> Region | None:
+        """Whole batches from the one that holds `offset`, below the high watermark; None when there are none.
+
+        OFFSET_OUT_OF_RANGE below the log's start or beyond its end; between watermark and end a reader waits.
+        """
+        log = self.log
+        if offset < log.start or offset > log.end:
+            raise KafkaError(ErrorCode.OFFSET_OUT_OF_RANGE)
+        if offset >= self.high_watermark:
+            return None
+        return log.read(offset, up_to=self.high_watermark, max_bytes=max_bytes, min_one=at_least_one)
+
+    @property
+    def last_stable_offset(self) -> int:
+        """Up to here transactions are decided: the high watermark, while there are none."""
+        return self.high_watermark
+
+    def watch(self, watcher: Watcher) -> None:
+        """Tell `watcher` whenever the watermark, the log's start or the role moves."""
+        if self._watchers is None:
+            self._watchers = {}
+        self._watchers[watcher] = None
+
+    def unwatch(self, watcher: Watcher) -> None:
+        """Tell it no more. Idempotent."""
+        if self._watchers is not None:
+            self._watchers.pop(watcher, None)
+            if not self._watchers:
+                self._watchers = None
+
+    # -- what the log says
+
+    def log_moved(self) -> None:
+        """Written or flushed moved (or a duplicate asks): settle at this turn's end."""
+        if not self._marked:
+            self._marked = True
+            self._turn.settle(self)
+
+    def log_cut(self, end: int, error: BaseException) -> None:
+        """A failed write took back what lies at `end` and beyond: whoever waits for it learns so."""
+        del error  # the log has said it in the broker's log
+        for waiters in (self._written_waiters, self._committed_waiters):
+            while waiters and waiters[-1].end > end:
+                waiters.pop().waiter(ErrorCode.KAFKA_STORAGE_ERROR)
+        self.log_moved()
+
+    def settle(self) -> None:
+        """Raise the watermark and call whom that frees. The only place where a watermark rises."""
+        self._marked = False
+        log = self.log
+        flushed = log.flushed
+        moved = flushed > self.high_watermark
+        if moved:
+            self.high_watermark = flushed
+        waiters = self._written_waiters
+        if waiters:
+            written = log.written
+            while waiters and waiters[0].end <= written:
+                waiters.popleft().waiter(ErrorCode.NONE)
+        waiters = self._committed_waiters
+        if waiters:
+            watermark = self.high_watermark
+            while waiters and waiters[0].end <= watermark:
+                waiters.popleft().waiter(ErrorCode.NONE)
+        if moved and self._watchers is not None:
+            self._tell_watchers()
+
+    def failed(self, error: BaseException) -> None:
+        """Settling broke a promise of ours: this partition stops, the others go on."""
+        self.is_leader = False
+        self._fail_waiters(ErrorCode.UNKNOWN_SERVER_ERROR)
+        raise AssertionError(f"{self.tp} stopped") from error
+
+    def expire(self, now: float) -> bool:
+        """Answer those whose time is over (REQUEST_TIMED_OUT: the outcome stays open). True while others wait."""
+        left = False
+        for waiters in (self._written_waiters, self._committed_waiters):
+            if not waiters:
+                continue
+            late = [entry for entry in waiters if entry.deadline <= now]
+            if late:
+                kept = [entry for entry in waiters if entry.deadline > now]
+                waiters.clear()
+                waiters.extend(kept)
+                for entry in late:
+                    entry.waiter(ErrorCode.REQUEST_TIMED_OUT)
+            left = left or bool(waiters)
+        return left
+
+    def _fail_waiters(self, error: ErrorCode) -> None:
+        for waiters in (self._written_waiters, self._committed_waiters):
+            while waiters:
+                waiters.popleft().waiter(error)
+
+    def _tell_watchers(self) -> None:
+        if self._watchers is not None:
+            for watcher in list(self._watchers):
+                watcher.partition_moved()
