@@ -1,0 +1,86 @@
+# kbroker. `make` lists what there is; `make run` and `make test` need nothing prepared.
+#
+# The environment lives in .venv. Targets depend on stamps inside it, never on the folder: a `python3 -m venv` that
+# failed leaves half a folder behind.
+
+SHELL := /bin/sh
+VENV := .venv
+BIN := $(VENV)/bin
+RUN_STAMP := $(VENV)/.installed-run
+DEV_STAMP := $(VENV)/.installed-dev
+
+# The system's Python first: it is built with profile-guided optimisation, many others are not (25 % slower).
+PYTHON ?= $(shell for python in /usr/bin/python3 python3 python3.14 python3.13 python3.12 python3.11; do \
+	command -v $$python >/dev/null && $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	&& echo $$python && break; done)
+
+# ARGS goes to `kbroker start` and to `make compat`/`make bench`; PYTEST_ARGS to every pytest run.
+ARGS ?=
+PYTEST_ARGS ?=
+# PEER=kafka runs the compat scenarios against Apache Kafka instead.
+PEER ?= kbroker
+# Seconds after which a stage of `make test` is given up.
+UNIT_LIMIT ?= 600
+COMPAT_LIMIT ?= 900
+
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help run test style format types unit compat bench clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo '  ARGS="--port 9093" is passed to the broker, PYTEST_ARGS="-k fetch" to pytest, PYTHON=... picks the Python'
+
+run: $(RUN_STAMP)  ## install what the broker needs and start it on 127.0.0.1:9092 (ARGS="--data-dir DIR ...")
+	@exec $(BIN)/kbroker start $(ARGS)
+
+test: style types unit compat  ## install everything and run the whole suite
+
+style: $(DEV_STAMP)  ## ruff (lint and layout) and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
+
+format: $(DEV_STAMP)  ## lay the code out as `make style` wants it
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(DEV_STAMP)  ## mypy --strict, for Linux and for macOS
+	$(BIN)/mypy
+	$(BIN)/mypy --platform darwin
+
+unit: $(DEV_STAMP)  ## the tests that need nothing but Python
+	timeout -k 10 $(UNIT_LIMIT) $(PYTEST) tests --ignore=tests/compat $(PYTEST_ARGS)
+
+compat: $(DEV_STAMP)  ## stock clients against the broker; one that is not installed is a visible skip (PEER=kafka)
+	KBROKER_COMPAT_PEER=$(PEER) timeout -k 10 $(COMPAT_LIMIT) $(PYTEST) tests/compat -rs $(PYTEST_ARGS)
+
+bench: $(DEV_STAMP)  ## kbroker and Apache Kafka in turn, as ratios (needs Java)
+	$(BIN)/python -m bench $(ARGS)
+
+clean:  ## remove the environment, caches and build results
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.made:
+	@test -n "$(PYTHON)" || { echo 'kbroker needs Python 3.11 or newer; install one and say: make PYTHON=/path/to/python3' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'kbroker needs Python 3.11 or newer; $(PYTHON) is older' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			echo 'installing python3-venv'; \
+			{ apt-get install -qq -y python3-venv || { apt-get update -qq && apt-get install -qq -y python3-venv; }; } >/dev/null; \
+		else \
+			echo 'Python cannot make virtual environments here; run: sudo apt-get install -y python3-venv' >&2; exit 1; \
+		fi; }
+	$(PYTHON) -m venv --clear $(VENV)
+	@# Debian's pip is older than dependency groups
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	@touch $@
+
+$(RUN_STAMP): $(VENV)/.made pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(DEV_STAMP): $(RUN_STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev
+	@touch $@
