@@ -28,7 +28,9 @@ def test_a_line_names_the_event_and_its_fields():
 
     logs.get_logger("replication").info("leader changed", partition="orders-0", leader=3, was=None)
 
-    expected = "2026-11-24T08:00:00.000Z info    replication: leader changed partition=orders-0 leader=3 was=None\n"
+    expected = (
+        "2026-11-24T08:00:00.000Z info    replication: leader changed partition=orders-0 leader=3 was=None\n"
+    )
     assert expected == stream.getvalue()
 
 
