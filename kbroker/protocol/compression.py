@@ -35,6 +35,8 @@ _XERIAL_HEADER = XERIAL_MAGIC + b"\x00\x00\x00\x01\x00\x00\x00\x01"
 _XERIAL_BLOCK_BYTES = 32 * 1024
 _INT32 = Struct(">i")
 
+_LZ4_INDEPENDENT = 0x20  # in a frame's flags, its fifth byte
+
 _scratches: list[bytearray] = []  # idle ones; list.pop and list.append are atomic, so threads may share it
 
 
@@ -52,17 +54,21 @@ def compress(codec: int, data: Buffer) -> bytes:
     if codec == SNAPPY:
         return _compress_xerial(memoryview(data))
     if codec == LZ4:
-        return bytes(cramjam.lz4.compress(data, level=1))
+        # Kafka's Java clients read frames of independent blocks only (KIP-57).
+        lz4 = cramjam.lz4.Compressor(level=1, content_checksum=False, block_linked=False)
+        lz4.compress(data)
+        return bytes(lz4.finish())
     if codec == ZSTD:
         return bytes(cramjam.zstd.compress(data))
-    raise KafkaError(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE, f"unknown compression codec {codec}")
+    raise KafkaError(ErrorCode.INVALID_RECORD, f"unknown compression codec {codec}")
 
 
 @contextmanager
 def decompressed(codec: int, data: Buffer, bytes_max: int = DECOMPRESSED_BYTES_MAX) -> Iterator[memoryview]:
     """What `data` decompresses to, valid inside the `with` only.
 
-    KafkaError MESSAGE_TOO_LARGE when that is more than `bytes_max`, CORRUPT_MESSAGE when it is nothing at all.
+    KafkaError MESSAGE_TOO_LARGE when that is more than `bytes_max`, INVALID_RECORD when it is nothing at all
+    (not CORRUPT_MESSAGE: clients send those again, and these bytes will not get better).
     """
     buffer, size = _decompress(codec, memoryview(data), bytes_max)
     view = memoryview(buffer)
@@ -116,6 +122,11 @@ def _decompress(codec: int, data: memoryview, bytes_max: int) -> tuple[bytearray
 def _into(codec: int, data: memoryview, out: bytearray | mmap) -> int:
     try:
         if codec == LZ4:
+            if len(data) > 4 and not data[4] & _LZ4_INDEPENDENT:
+                raise KafkaError(
+                    ErrorCode.INVALID_RECORD,
+                    "lz4: blocks depend on each other, Java clients cannot read that",
+                )
             return cramjam.lz4.decompress_into(data, out)
         if codec == ZSTD:
             return cramjam.zstd.decompress_into(data, out)
@@ -127,8 +138,8 @@ def _into(codec: int, data: memoryview, out: bytearray | mmap) -> int:
         # Rust's name for a writer that is full; nothing else distinguishes it.
         if "failed to write whole buffer" in str(error):
             raise _Overflow from None
-        raise KafkaError(ErrorCode.CORRUPT_MESSAGE, f"{CODEC_NAMES[codec]}: {error}") from None
-    raise KafkaError(ErrorCode.UNSUPPORTED_COMPRESSION_TYPE, f"unknown compression codec {codec}")
+        raise KafkaError(ErrorCode.INVALID_RECORD, f"{CODEC_NAMES[codec]}: {error}") from None
+    raise KafkaError(ErrorCode.INVALID_RECORD, f"unknown compression codec {codec}")
 
 
 def _snappy_into(data: memoryview, out: bytearray | mmap) -> int:
@@ -136,17 +147,17 @@ def _snappy_into(data: memoryview, out: bytearray | mmap) -> int:
     if data[:8] != XERIAL_MAGIC:
         return _raw_snappy_into(data, out)
     if len(data) < len(_XERIAL_HEADER):
-        raise KafkaError(ErrorCode.CORRUPT_MESSAGE, "snappy: framing header cut off")
+        raise KafkaError(ErrorCode.INVALID_RECORD, "snappy: framing header cut off")
     filled, position, end = 0, len(_XERIAL_HEADER), len(data)
     with memoryview(out) as target:
         while position < end:
             if end - position < 4:
-                raise KafkaError(ErrorCode.CORRUPT_MESSAGE, "snappy: block length cut off")
+                raise KafkaError(ErrorCode.INVALID_RECORD, "snappy: block length cut off")
             (size,) = _INT32.unpack_from(data, position)
             position += 4
             if not 0 < size <= end - position:
                 raise KafkaError(
-                    ErrorCode.CORRUPT_MESSAGE, f"snappy: block of {size} bytes, {end - position} left"
+                    ErrorCode.INVALID_RECORD, f"snappy: block of {size} bytes, {end - position} left"
                 )
             with target[filled:] as rest:
                 filled += _raw_snappy_into(data[position : position + size], rest)

@@ -161,8 +161,23 @@ class RecordBatch:
         self.max_timestamp = now_ms
         _ATTRIBUTES_AT.pack_into(view, 21, self.attributes)
         _MAX_TIMESTAMP_AT.pack_into(view, 35, now_ms)
-        self.crc = crc32c(view[CRC_START:])
-        _CRC_AT.pack_into(view, 17, self.crc)
+        self._stamp_crc()
+
+    def stamp_max_timestamp(self, timestamp: int) -> None:
+        """Put the header's maximum timestamp right, and the CRC with it."""
+        self.max_timestamp = timestamp
+        _MAX_TIMESTAMP_AT.pack_into(self.view, 35, timestamp)
+        self._stamp_crc()
+
+    def clear_append_time(self) -> None:
+        """The batch's times are its creator's again; the CRC is made again."""
+        self.attributes &= ~LOG_APPEND_TIME
+        _ATTRIBUTES_AT.pack_into(self.view, 21, self.attributes)
+        self._stamp_crc()
+
+    def _stamp_crc(self) -> None:
+        self.crc = crc32c(self.view[CRC_START:])
+        _CRC_AT.pack_into(self.view, 17, self.crc)
 
     def __repr__(self) -> str:
         return f"RecordBatch(offsets {self.base_offset}..{self.last_offset}, {self.count} records, {self.size} bytes)"

@@ -1,0 +1,384 @@
+"""What a leader demands of a produced batch before it stores it, by its bytes alone. Knows no log, no producer state.
+
+As Apache Kafka: exactly one batch of magic 2, base offset 0, CRC, size, count, no control bit, and records whose
+lengths and number fill the batch exactly, compressed ones after decompression. Not checked: the fields inside a
+record, unless the topic is compacted (keys) or a timestamp bound may be crossed.
+
+`check_produced` is the whole check in one call. Batches that `is_big` says may hold the loop up go through
+`check_header` and then `check_slices`, which pauses on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import repeat
+from typing import Protocol
+
+from crc32c import crc32c
+
+from kbroker.errors import ErrorCode, KafkaError
+from kbroker.protocol import compression
+from kbroker.protocol.records import (
+    CODEC_MASK,
+    CONTROL,
+    HEADER_BYTES,
+    LOG_APPEND_TIME,
+    LOG_OVERHEAD,
+    NO_TIMESTAMP,
+    RecordBatch,
+    invalid,
+    read_varint,
+)
+
+# Above either, a check takes more than about a millisecond: long enough to hurt the other connections' latency.
+BIG_BYTES = 1024 * 1024
+BIG_RECORDS = 10_000
+
+# Records between two pauses: about half a millisecond of walking, lengths only and field by field.
+SLICE_RECORDS = 4_000
+CAREFUL_SLICE_RECORDS = 500
+
+# Errors listed in one answer. A batch of a million tiny records must not turn into an answer a hundred times its size.
+RECORD_ERRORS_MAX = 1_000
+
+# A record of less has no room for its fields: attributes, two deltas, key and value length, header count.
+RECORD_BYTES_MIN = 6
+_SMALLEST_LENGTH = RECORD_BYTES_MIN * 2  # as the zigzag varint in front of it
+
+_NOT_A_CLIENTS = CONTROL | LOG_APPEND_TIME  # attributes that a client has no business to set
+_TIMESTAMP_MAX = 2**63 - 1
+
+_SIZE_UP_TO_MAGIC = 17  # Kafka does not even see a batch in fewer bytes
+
+
+class ProduceConfig(Protocol):
+    """The part of a topic's config that validation reads."""
+
+    @property
+    def max_message_bytes(self) -> int: ...
+    @property
+    def cleanup_policy(self) -> frozenset[str]: ...
+    @property
+    def message_timestamp_type(self) -> str: ...
+    @property
+    def message_timestamp_before_max_ms(self) -> int: ...
+    @property
+    def message_timestamp_after_max_ms(self) -> int: ...
+
+
+class RecordsRejected(KafkaError):
+    """Some of the batch's records are to blame: (index in the batch, why), for `record_errors` of the answer."""
+
+    def __init__(self, code: ErrorCode, message: str, record_errors: list[tuple[int, str]]) -> None:
+        super().__init__(code, message)
+        self.record_errors = record_errors
+
+
+def check_produced(
+    view: memoryview,
+    config: ProduceConfig,
+    now_ms: int,
+    topic_partition: object = "",
+    decompressed_max: int = compression.DECOMPRESSED_BYTES_MAX,
+    walk: bool = True,
+) -> RecordBatch:
+    """The one batch in `view`, fit to be stored; KafkaError says why it is not.
+
+    Without `walk` (kbroker.produce.validation=batch) the records are looked at only where their keys or times must be.
+    The view is written to where a sender claims what only a broker may say: times of append, a wrong maximum timestamp.
+    """
+    batch = check_header(view, config)
+    if walk or _careful(batch, config, now_ms):
+        check_records(batch, config, now_ms, topic_partition, decompressed_max)
+    return batch
+
+
+def check_header(view: memoryview, config: ProduceConfig) -> RecordBatch:
+    """Frame, header and CRC: everything but the records."""
+    size = len(view)
+    if size < HEADER_BYTES:
+        raise _no_batch(view)
+    batch = RecordBatch(view)
+    if batch.size != size or batch.magic != 2 or batch.base_offset:
+        raise _no_batch(view)
+    if size > config.max_message_bytes:
+        raise KafkaError(
+            ErrorCode.MESSAGE_TOO_LARGE,
+            f"batch of {size} bytes; max.message.bytes of the topic is {config.max_message_bytes}",
+        )
+    if crc32c(view[21:]) != batch.crc:
+        raise KafkaError(ErrorCode.CORRUPT_MESSAGE, "the batch's CRC does not match its bytes")
+    count = batch.count
+    if count <= 0 or batch.last_offset_delta != count - 1:
+        raise invalid(f"batch of {count} records whose last offset delta is {batch.last_offset_delta}")
+    if batch.attributes & _NOT_A_CLIENTS:
+        _refuse_or_clear(batch, config)
+    if batch.base_sequence < 0 <= batch.producer_id:
+        raise invalid(f"producer id {batch.producer_id} with sequence {batch.base_sequence}")
+    return batch
+
+
+def check_records(
+    batch: RecordBatch,
+    config: ProduceConfig,
+    now_ms: int,
+    topic_partition: object = "",
+    decompressed_max: int = compression.DECOMPRESSED_BYTES_MAX,
+) -> None:
+    """The batch's records, without a pause."""
+    if batch.attributes & CODEC_MASK or _careful(batch, config, now_ms):
+        for _ in check_slices(batch, config, now_ms, topic_partition, decompressed_max):
+            pass
+        return
+    view, count = batch.view, batch.count
+    try:
+        position = _walk(view, HEADER_BYTES, count)
+    except IndexError:
+        raise _cut_off(count) from None
+    if position != len(view):
+        raise _does_not_add_up(position, len(view), count)
+
+
+def is_big(batch: RecordBatch) -> bool:
+    """Whether checking the records takes so long that the loop should breathe in between."""
+    return batch.size > BIG_BYTES or batch.count > BIG_RECORDS
+
+
+def check_slices(
+    batch: RecordBatch,
+    config: ProduceConfig,
+    now_ms: int,
+    topic_partition: object = "",
+    decompressed_max: int = compression.DECOMPRESSED_BYTES_MAX,
+) -> Iterator[None]:
+    """The batch's records in slices: a pause at each `yield`, in which the view must stay as it is.
+
+    Closing the generator gives its memory back.
+    """
+    examine = (
+        _Examination(batch, config, now_ms, topic_partition) if _careful(batch, config, now_ms) else None
+    )
+    if batch.codec == compression.NONE:
+        yield from _walk_slices(batch.view, HEADER_BYTES, batch.count, examine)
+    else:
+        with compression.decompressed(batch.codec, batch.records, decompressed_max) as plain:
+            yield from _walk_slices(plain, 0, batch.count, examine)
+    if examine is not None:
+        examine.settle()
+
+
+def walk_slices(
+    batch: RecordBatch, *, decompressed_max: int = compression.DECOMPRESSED_BYTES_MAX
+) -> Iterator[None]:
+    """Lengths and count alone, in slices; for batches that some leader has already accepted."""
+    if batch.codec == compression.NONE:
+        yield from _walk_slices(batch.view, HEADER_BYTES, batch.count, None)
+    else:
+        with compression.decompressed(batch.codec, batch.records, decompressed_max) as plain:
+            yield from _walk_slices(plain, 0, batch.count, None)
+
+
+def _walk_slices(data: memoryview, position: int, count: int, examine: _Examination | None) -> Iterator[None]:
+    step = SLICE_RECORDS if examine is None else CAREFUL_SLICE_RECORDS
+    first = 0
+    try:
+        while True:
+            number = min(step, count - first)
+            if examine is None:
+                position = _walk(data, position, number)
+            else:
+                position = examine.walk(data, position, first, number)
+            first += number
+            if first >= count:
+                break
+            yield
+    except IndexError:
+        raise _cut_off(count) from None
+    if position != len(data):
+        raise _does_not_add_up(position, len(data), count)
+
+
+def _walk(data: memoryview, position: int, count: int) -> int:
+    """Step over `count` records by their lengths; where the last one ends. IndexError where the data ends first.
+
+    Straight-line on purpose: this runs for every record ever produced. One and two bytes of length are nearly all.
+    """
+    for _ in repeat(None, count):
+        byte = data[position]
+        if byte & 1:
+            raise invalid("record of negative length")
+        if byte > 0x7F:
+            second = data[position + 1]
+            if second > 0x7F:
+                position = _step(data, position)
+            else:
+                # zigzag: half of the 14 bits, and 2 bytes for the length itself; 62 = 0x80 / 2 - 2
+                position += (byte >> 1) + (second << 6) - 62
+        elif byte >= _SMALLEST_LENGTH:
+            position += (byte >> 1) + 1
+        else:
+            raise invalid(f"record of {byte >> 1} bytes")
+    return position
+
+
+def _step(data: memoryview, position: int) -> int:
+    """Step over one record whose length takes three bytes or more."""
+    length, start = _varint32(data, position)
+    if length < RECORD_BYTES_MIN:
+        raise invalid(f"record of {length} bytes")
+    return start + length
+
+
+def _varint32(data: memoryview, position: int) -> tuple[int, int]:
+    value, after = read_varint(data, position)
+    if after - position > 5 or not -0x80000000 <= value <= 0x7FFFFFFF:
+        raise invalid(f"a 32-bit varint of {after - position} bytes")
+    return value, after
+
+
+def _careful(batch: RecordBatch, config: ProduceConfig, now_ms: int) -> bool:
+    """Whether the records' keys or times must be looked at.
+
+    The header vouches for the times as long as no bound on the past is set: its maximum is at least the newest of
+    them. With such a bound any record may be the old one.
+    """
+    if "compact" in config.cleanup_policy:
+        return True
+    if config.message_timestamp_type != "CreateTime":
+        return False
+    oldest = now_ms - config.message_timestamp_before_max_ms
+    return (
+        oldest > 0
+        or batch.base_timestamp < oldest
+        or batch.max_timestamp > now_ms + config.message_timestamp_after_max_ms
+    )
+
+
+class _Examination:
+    """A walk that looks at each record's key and time, and collects what is wrong with them."""
+
+    __slots__ = (
+        "_base_timestamp",
+        "_batch",
+        "_by_time",
+        "_compacted",
+        "_earliest",
+        "_errors",
+        "_failures",
+        "_latest",
+        "_newest",
+        "_out_of_range",
+        "_topic_partition",
+    )
+
+    def __init__(
+        self, batch: RecordBatch, config: ProduceConfig, now_ms: int, topic_partition: object
+    ) -> None:
+        self._batch = batch
+        self._topic_partition = topic_partition
+        self._compacted = "compact" in config.cleanup_policy
+        self._by_time = config.message_timestamp_type == "CreateTime"
+        self._base_timestamp = batch.base_timestamp
+        self._earliest = now_ms - config.message_timestamp_before_max_ms
+        self._latest = min(now_ms + config.message_timestamp_after_max_ms, _TIMESTAMP_MAX)
+        self._newest = NO_TIMESTAMP  # the newest time of any record so far
+        self._errors: list[tuple[int, str]] = []  # the first RECORD_ERRORS_MAX of them
+        self._failures = 0
+        self._out_of_range = False  # some record's time is outside the bounds
+
+    def walk(self, data: memoryview, position: int, first: int, number: int) -> int:
+        """Records `first` to `first + number`, from `position`; where the last one ends."""
+        for index in range(first, first + number):
+            try:
+                length, start = _varint32(data, position)
+                if length < RECORD_BYTES_MIN:
+                    raise invalid(f"record {index} of {length} bytes")
+                time_delta, at = read_varint(data, start + 1)
+                offset_delta, at = _varint32(data, at)
+                key_length, at = _varint32(data, at)
+            except ValueError as error:
+                raise invalid(f"record {index}: {error}") from None
+            position = start + length
+            if at + max(key_length, 0) > position:
+                raise invalid(f"record {index}: key of {key_length} bytes in a record of {length}")
+            if self._compacted and key_length < 0:
+                self._blame(
+                    index, f"compacted topic partition {self._topic_partition} takes no record without a key"
+                )
+            elif self._by_time:
+                self._check_time(index, offset_delta, self._base_timestamp + time_delta)
+        return position
+
+    def settle(self) -> None:
+        """All records were seen: raise for those at fault, or put the header's newest time right, as Kafka does."""
+        errors, number = self._errors, self._failures
+        if self._out_of_range:
+            raise RecordsRejected(
+                ErrorCode.INVALID_TIMESTAMP, f"{number} records rejected, the first: {errors[0][1]}", errors
+            )
+        if number:
+            raise RecordsRejected(
+                ErrorCode.INVALID_RECORD, f"{number} records rejected, the first: {errors[0][1]}", errors
+            )
+        if self._by_time and self._newest != self._batch.max_timestamp:
+            self._batch.stamp_max_timestamp(self._newest)
+
+    def _check_time(self, index: int, offset: int, timestamp: int) -> None:
+        if timestamp > self._newest:
+            self._newest = timestamp
+        if timestamp != NO_TIMESTAMP and not self._earliest <= timestamp <= self._latest:
+            self._out_of_range = True
+            self._blame(
+                index,
+                f"timestamp {timestamp} of the record at offset {offset}"
+                f" is not between {self._earliest} and {self._latest}",
+            )
+
+    def _blame(self, index: int, why: str) -> None:
+        self._failures += 1
+        if len(self._errors) < RECORD_ERRORS_MAX:
+            self._errors.append((index, why))
+
+
+def _refuse_or_clear(batch: RecordBatch, config: ProduceConfig) -> None:
+    """A sender claims to write a control batch, or that its times are times of append.
+
+    Kafka refuses the latter where it would be true (LogAppendTime) and silently corrects it where it is not.
+    """
+    if batch.attributes & CONTROL:
+        raise invalid("control batches are written by brokers only")
+    if config.message_timestamp_type == "CreateTime":
+        batch.clear_append_time()
+        return
+    why = "only the broker may set LogAppendTime"
+    errors = [(index, why) for index in range(min(batch.count, RECORD_ERRORS_MAX))]
+    raise RecordsRejected(ErrorCode.INVALID_TIMESTAMP, why, errors)
+
+
+def _no_batch(view: memoryview) -> KafkaError:
+    """Why `view` is not exactly one batch of magic 2 at offset 0, in the order in which Kafka looks."""
+    left = len(view)
+    if left < _SIZE_UP_TO_MAGIC:
+        return invalid(f"no record batch in {left} bytes; a partition needs exactly one")
+    length, magic = int.from_bytes(view[8:12], "big", signed=True), view[16]
+    if length < HEADER_BYTES - LOG_OVERHEAD and (magic == 2 or length < 14):
+        return KafkaError(ErrorCode.CORRUPT_MESSAGE, f"batch of {length} bytes, less than its own header")
+    if magic > 2:
+        return KafkaError(ErrorCode.CORRUPT_MESSAGE, f"batch of unknown magic {magic}")
+    if magic < 2:
+        return invalid(f"records in message format {magic}; only record batches (magic 2) are taken")
+    if length + LOG_OVERHEAD > left:
+        return invalid(f"batch of {length + LOG_OVERHEAD} bytes cut off after {left}")
+    if length + LOG_OVERHEAD < left:
+        return invalid(f"{left - length - LOG_OVERHEAD} bytes after the batch; a partition needs exactly one")
+    return invalid(f"base offset {int.from_bytes(view[:8], 'big', signed=True)}; a producer must send 0")
+
+
+def _cut_off(count: int) -> KafkaError:
+    return invalid(f"the batch ends before the last of its {count} records")
+
+
+def _does_not_add_up(position: int, end: int, count: int) -> KafkaError:
+    if position > end:
+        return invalid(f"the last of {count} records goes {position - end} bytes beyond the batch")
+    return invalid(f"{end - position} bytes after the last of {count} records")
