@@ -1,0 +1,273 @@
+"""Compiles encoders: for one message class at one version, straight-line Python that writes it to bytes.
+
+Fixed-width runs, and the short length after them, are one pack. Records become parts of their own and are never
+looked into. Our messages are trusted: a value that does not fit raises whatever Python raises.
+"""
+
+from __future__ import annotations
+
+from struct import pack
+from typing import Any
+
+from kbroker.protocol.decoder import has_records
+from kbroker.protocol.layout import (
+    Source,
+    fields_at,
+    is_fixed,
+    is_flexible,
+    layout,
+    struct_of,
+    tagged_at,
+)
+from kbroker.protocol.wire import (
+    ARRAY,
+    FIXED,
+    RECORDS,
+    STRING,
+    STRING_BYTES_MAX,
+    STRUCT,
+    Field,
+    Message,
+    Struct,
+)
+
+# Records below this size are copied into the bytes around them: cheaper than one more buffer for the kernel.
+JOINED_BYTES_MAX = 1024
+PLAIN = frozenset({bytes, bytearray, memoryview})
+
+BYTE = tuple(bytes((value,)) for value in range(128))
+
+
+def uvarint(value: int) -> bytes:
+    if value < 0x80:
+        return BYTE[value]
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def string_size(size: int) -> bytes:
+    """The size + 1 of a compact string."""
+    if size > STRING_BYTES_MAX + 1:
+        raise ValueError(f"string of {size - 1} bytes, {STRING_BYTES_MAX} are allowed")
+    return uvarint(size)
+
+
+def tagged(tags: dict[int, bytes]) -> bytes:
+    """All tagged fields of a struct, ascending."""
+    parts = [uvarint(len(tags))]
+    for tag in sorted(tags):
+        value = tags[tag]
+        parts += (uvarint(tag), uvarint(len(value)), value)
+    return b"".join(parts)
+
+
+def compile_encoder(cls: type[Message], version: int) -> Any:
+    """`encode(message) -> bytes`, or `-> list[Part]` where the class has records; its first part is bytes."""
+    return _Encoder(cls, version).compile()
+
+
+class _Encoder:
+    def __init__(self, cls: type[Message], version: int) -> None:
+        self.cls = cls
+        self.version = version
+        self.flexible = is_flexible(cls, version)
+        self.parts = has_records(cls)
+        self.writer = "w"
+        self.source = Source()
+        self.run: list[tuple[str, str]] = []  # fixed-width writes in waiting: (expression, letter)
+        self.source.scope.update(
+            BYTE=BYTE, PLAIN=PLAIN, uvarint=uvarint, string_size=string_size, tagged=tagged, pack=pack
+        )
+
+    def compile(self) -> Any:
+        source = self.source
+        source.add("o = []", "w = o.append")
+        if self.parts:
+            source.add("parts = []")
+        self.write_struct(self.cls, "m")
+        if self.parts:
+            source.add("if o:", " parts.append(b''.join(o))", "return parts")
+        else:
+            source.add("return b''.join(o)")
+        return source.compile("encode(m)", f"<{self.cls.__name__} v{self.version} encoder>")
+
+    def write_struct(self, cls: type[Struct], target: str) -> None:
+        for field in cls.FIELDS:
+            if not field.is_in(self.version) or (field.tag is not None and not self.flexible):
+                self.check_absent(cls, field, target)
+        for field in fields_at(cls, self.version):
+            self.write_field(field, f"{target}.{field.name}")
+        if self.flexible:
+            self.write_tags(cls, target)
+        else:
+            self.flush()
+
+    def check_absent(self, cls: type[Struct], field: Field, target: str) -> None:
+        """A field this version lacks must be ignorable or have its default: what it says would be lost."""
+        if field.ignorable:
+            return
+        self.source.add(f"if {self.is_set(field, f'{target}.{field.name}')}:")
+        what = f"{cls.__name__}.{field.name} is set, and this version of {self.cls.__name__} lacks it"
+        self.source.add(f" raise ValueError({what!r})")
+
+    def is_set(self, field: Field, value: str) -> str:
+        """Source of: has it another value than its default?"""
+        if field.default is None:
+            return f"{value} is not None"
+        if field.default == ():
+            return value
+        return f"{value} != {self.source.name(field.default, 'K')}"
+
+    def write_field(self, field: Field, value: str) -> None:
+        nullable = field.is_nullable(self.version)
+        if is_fixed(field.type):
+            self.run.append((value, FIXED[field.type]))
+        elif field.type == STRUCT:
+            self.write_struct_field(field, value, nullable=nullable)
+        elif field.type == ARRAY:
+            self.write_array(field, value, nullable=nullable)
+        elif field.type == RECORDS:
+            self.write_records(value, nullable=nullable)
+        else:
+            self.write_sized(field.type, value, nullable=nullable)
+
+    def packed(self, *more: tuple[str, str]) -> str:
+        """An expression for the run in waiting and `more`."""
+        run = [*self.run, *more]
+        name = self.source.name(layout("".join(letter for _, letter in run)).pack, "p")
+        return f"{name}({', '.join(value for value, _ in run)})"
+
+    def flush(self) -> None:
+        if self.run:
+            self.source.add(f"{self.writer}({self.packed()})")
+            self.run.clear()
+
+    def write_count(self, wide: str, letter: str) -> None:
+        """The length or count in `n` (already + 1 where compact), together with the run before it."""
+        if not self.flexible:
+            self.run.append(("n", letter))
+            self.flush()
+        elif self.run:
+            self.source.add("if n < 128:", f" {self.writer}({self.packed(('n', 'B'))})")
+            self.source.add("else:", f" {self.writer}({self.packed()} + {wide}(n))")
+            self.run.clear()
+        else:
+            self.source.add(f"{self.writer}(BYTE[n] if n < 128 else {wide}(n))")
+
+    def write_sized(self, kind: str, value: str, *, nullable: bool) -> None:
+        source = self.source
+        encoded = f"{value}.encode()" if kind == STRING else value
+        size = "len(s) + 1" if self.flexible else "len(s)"
+        if nullable:
+            null = "0" if self.flexible else "-1"
+            source.add(f"if {value} is None:", " s = b''", f" n = {null}")
+            source.add("else:", f" s = {encoded}", f" n = {size}")
+        else:
+            source.add(f"s = {encoded}", f"n = {size}")
+        self.write_count("string_size" if kind == STRING else "uvarint", "h" if kind == STRING else "i")
+        source.add(f"{self.writer}(s)")
+
+    def write_records(self, value: str, *, nullable: bool) -> None:
+        source = self.source
+        size = "len(s) + 1" if self.flexible else "len(s)"
+        source.add(f"s = {value}")
+        if nullable:
+            source.add("if s is None:", f" n = {0 if self.flexible else -1}", "else:", f" n = {size}")
+        else:
+            source.add(f"n = {size}")
+        self.write_count("uvarint", "i")
+        empty = 1 if self.flexible else 0
+        source.add(f"if n > {JOINED_BYTES_MAX} or (n > {empty} and type(s) not in PLAIN):")
+        source.add(" parts.append(b''.join(o))", " o.clear()", " parts.append(s)")
+        source.add(f"elif n > {empty}:", " w(s)")
+
+    def write_struct_field(self, field: Field, value: str, *, nullable: bool) -> None:
+        source = self.source
+        local = source.fresh("x")
+        source.add(f"{local} = {value}")
+        if nullable:
+            self.flush()
+            source.add(f"if {local} is None:", f" {self.writer}(b'\\xff')", "else:")
+            source.depth += 1
+            self.run.append(("1", "b"))
+        self.write_struct(struct_of(field), local)
+        if nullable:
+            source.depth -= 1
+
+    def write_array(self, field: Field, value: str, *, nullable: bool) -> None:
+        source = self.source
+        items = source.fresh("a")
+        size = f"len({items}) + 1" if self.flexible else f"len({items})"
+        source.add(f"{items} = {value}")
+        if nullable:
+            null = "0" if self.flexible else "-1"
+            source.add(f"n = {null} if {items} is None else {size}")
+        else:
+            source.add(f"n = {size}")
+        self.write_count("uvarint", "i")
+        if nullable:
+            source.add(f"if {items}:")
+            source.depth += 1
+        self.write_elements(field, items)
+        if nullable:
+            source.depth -= 1
+
+    def write_elements(self, field: Field, items: str) -> None:
+        source = self.source
+        of = field.of
+        if isinstance(of, str) and is_fixed(of):
+            source.add(f"{self.writer}(pack('>%d{FIXED[of]}' % len({items}), *{items}))")
+            return
+        item = source.fresh("x")
+        source.add(f"for {item} in {items}:")
+        source.depth += 1
+        if isinstance(of, type):
+            self.write_struct(of, item)
+        else:
+            self.write_sized(str(of), item, nullable=False)
+        source.depth -= 1
+
+    def write_tags(self, cls: type[Struct], target: str) -> None:
+        """The count of tagged fields ends a struct; it is 0 but for rare ones, and then part of the last run."""
+        source = self.source
+        known = tagged_at(cls, self.version, flexible=True)
+        conditions = [f"{target}.unknown_tags is not None"]
+        conditions += [self.is_set(field, f"{target}.{field.name}") for field in known]
+        source.add(f"if {' or '.join(conditions)}:")
+        run = list(self.run)
+        source.depth += 1
+        self.flush()
+        self.write_known_tags(known, target)
+        source.depth -= 1
+        source.add("else:")
+        self.run = run
+        source.add(f" {self.writer}({self.packed(('0', 'B')) if run else 'BYTE[0]'})")
+        self.run.clear()
+
+    def write_known_tags(self, known: list[Field], target: str) -> None:
+        source = self.source
+        if not known:
+            source.add(f"{self.writer}(tagged({target}.unknown_tags))")
+            return
+        tags = source.fresh("t")
+        source.add(f"{tags} = dict({target}.unknown_tags or ())")
+        outer = self.writer
+        for field in known:
+            value = f"{target}.{field.name}"
+            condition = self.is_set(field, value)
+            if field.type == STRUCT:
+                condition += f" and {value} != {source.name(struct_of(field), 'C')}()"
+            source.add(f"if {condition}:")
+            source.depth += 1
+            out, self.writer = source.fresh("o"), source.fresh("w")
+            source.add(f"{out} = []", f"{self.writer} = {out}.append")
+            self.write_field(field, value)
+            self.flush()
+            source.add(f"{tags}[{field.tag}] = b''.join({out})")
+            source.depth -= 1
+            self.writer = outer
+        source.add(f"{outer}(tagged({tags}))")
