@@ -1,1 +1,55 @@
-"""The command line: thin click groups, loaded lazily; what is heavy is imported inside the verb that needs it."""
+"""The command line: thin click verbs, loaded lazily; what is heavy is imported inside the verb that needs it.
+
+`kbroker --help` imports no verb: the table below carries their names and first lines.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import NamedTuple
+
+import click
+
+from kbroker import __version__
+
+
+class Verb(NamedTuple):
+    """A verb that is not imported before it is called."""
+
+    module: str
+    attribute: str
+    help: str
+
+
+VERBS = {
+    "start": Verb("kbroker.cli.start", "start", "Start a broker and serve until SIGTERM or Ctrl-C."),
+    "dump-log": Verb("kbroker.cli.dump_log", "dump_log", "Show what is in a segment file."),
+}
+
+
+class LazyVerbs(click.Group):
+    """A group that knows its verbs by name and help alone."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the table's order."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the verb that was asked for."""
+        verb = VERBS.get(cmd_name)
+        if verb is None:
+            return None
+        command = getattr(importlib.import_module(verb.module), verb.attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list in --help, from the table."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, verb.help) for name, verb in VERBS.items()])
+
+
+@click.command(cls=LazyVerbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "--version", prog_name="kbroker", message="%(prog)s %(version)s")
+def main() -> None:
+    """A log broker that existing Kafka clients use unchanged."""

@@ -1,0 +1,135 @@
+"""`kbroker start`: options become settings, the process is prepared, one node runs until a signal.
+
+Process-wide acts (descriptor limit, garbage collector, log lines) belong here and never to an embedded broker.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import time
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from kbroker import __version__
+
+# Descriptors the broker would like: one per connection, and the files in use. The soft limit is often 1,024 where
+# the hard one is 20,000 and more.
+DESCRIPTORS_WANTED = 65_536
+
+
+@click.command()
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65_535),
+    help="Listen on this port of the loopback interface [default: 9092; 0: any free one].",
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Where the logs are kept [default: $XDG_DATA_HOME/kbroker].",
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Settings in the syntax and with the names of Kafka's server.properties.",
+)
+@click.option(
+    "--set", "assignments", multiple=True, metavar="NAME=VALUE", help="One setting, above FILE. Repeatable."
+)
+@click.option(
+    "--insecure", is_flag=True, help="Listen beyond loopback even without TLS and client authentication."
+)
+def start(
+    *,
+    port: int | None,
+    data_dir: Path | None,
+    config: Path | None,
+    assignments: tuple[str, ...],
+    insecure: bool,
+) -> None:
+    """Start a broker and serve until SIGTERM or Ctrl-C."""
+    gc.disable()  # until it serves: imports and recovery make no garbage worth a collection
+    from kbroker.observe import logs
+
+    logs.to_stderr(
+        style=os.environ.get("KBROKER_LOG", "text"), level=os.environ.get("KBROKER_LOG_LEVEL", "info")
+    )
+
+    from kbroker.errors import StartError
+
+    try:
+        serve(
+            overrides=[*flags_as_settings(port=port, data_dir=data_dir), *assignments],
+            config=config,
+            insecure=insecure,
+        )
+    except StartError as error:
+        stop_with(str(error))
+
+
+def serve(*, overrides: list[str], config: Path | None, insecure: bool) -> None:
+    """Load the settings, check them, run the node."""
+    from kbroker.config import Settings
+    from kbroker.node import run
+    from kbroker.security.exposure import check_exposure
+
+    settings = Settings.load(config, overrides)
+    check_exposure(settings.listeners, settings.client_auth, insecure=insecure)
+    raise_descriptor_limit()
+    run(settings, announce)
+
+
+def announce(serving: str) -> None:
+    """The broker serves: say so in one line on stdout, and let the garbage collector forget what is here to stay."""
+    gc.freeze()
+    gc.enable()
+    try:
+        click.echo(f"kbroker {__version__} serving on {serving}, ready in {process_age():.2f} s")
+    except OSError:
+        return  # nobody reads stdout; the broker serves all the same
+
+
+def flags_as_settings(*, port: int | None, data_dir: Path | None) -> list[str]:
+    """The short options, as the settings they stand for."""
+    settings = []
+    if port is not None:
+        settings.append(f"listeners=PLAINTEXT://localhost:{port}")
+    if data_dir is not None:
+        settings.append(f"log.dirs={data_dir.absolute()}")
+    return settings
+
+
+def raise_descriptor_limit() -> None:
+    """As many file descriptors as the hard limit allows, up to what a broker may want."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS_WANTED if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS_WANTED)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    except (ValueError, OSError):
+        return  # macOS allows no more than kern.maxfilesperproc: the soft limit stays
+
+
+def process_age() -> float:
+    """Seconds since this process began, the interpreter's own start included; to 10 ms."""
+    if sys.platform == "linux":
+        with open("/proc/self/stat", encoding="utf-8") as file:
+            # after the name in parentheses, which may hold anything: the 20th field counts ticks since boot
+            began_ticks = int(file.read().rpartition(")")[2].split()[19])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - began_ticks / os.sysconf("SC_CLK_TCK")
+    return time.process_time()  # CPU time: a start waits for little else
+
+
+def stop_with(sentence: str) -> NoReturn:
+    """One sentence on stderr, exit status 1."""
+    click.echo(f"kbroker cannot start: {sentence}", err=True)
+    raise SystemExit(1)
