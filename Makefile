@@ -23,7 +23,15 @@ PEER ?= kbroker
 UNIT_LIMIT ?= 600
 COMPAT_LIMIT ?= 900
 
+# Exact versions of every dependency; /dev/null takes the newest.
+CONSTRAINTS ?= constraints.txt
+
 PYTEST := $(BIN)/python -m pytest
+# macOS has no timeout(1); there each test's own limit must do.
+LIMIT := $(shell command -v timeout >/dev/null && echo timeout -k 10)
+
+# Stages print one after the other, also under `make -j`.
+.NOTPARALLEL:
 
 .PHONY: help run test style format types unit compat bench clean
 
@@ -50,10 +58,10 @@ types: $(DEV_STAMP)  ## mypy --strict, for Linux and for macOS
 	$(BIN)/mypy --platform darwin
 
 unit: $(DEV_STAMP)  ## the tests that need nothing but Python
-	timeout -k 10 $(UNIT_LIMIT) $(PYTEST) tests --ignore=tests/compat $(PYTEST_ARGS)
+	$(if $(LIMIT),$(LIMIT) $(UNIT_LIMIT)) $(PYTEST) tests --ignore=tests/compat $(PYTEST_ARGS)
 
 compat: $(DEV_STAMP)  ## stock clients against the broker; one that is not installed is a visible skip (PEER=kafka)
-	KBROKER_COMPAT_PEER=$(PEER) timeout -k 10 $(COMPAT_LIMIT) $(PYTEST) tests/compat -rs $(PYTEST_ARGS)
+	KBROKER_COMPAT_PEER=$(PEER) $(if $(LIMIT),$(LIMIT) $(COMPAT_LIMIT)) $(PYTEST) tests/compat -rs $(PYTEST_ARGS)
 
 bench: $(DEV_STAMP)  ## kbroker and Apache Kafka in turn, as ratios (needs Java)
 	$(BIN)/python -m bench $(ARGS)
@@ -72,15 +80,16 @@ $(VENV)/.made:
 		else \
 			echo 'Python cannot make virtual environments here; run: sudo apt-get install -y python3-venv' >&2; exit 1; \
 		fi; }
-	$(PYTHON) -m venv --clear $(VENV)
+	@# a half-made or foreign environment is made anew, a working one is kept
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { echo '$(PYTHON) -m venv $(VENV)'; $(PYTHON) -m venv --clear $(VENV); }
 	@# Debian's pip is older than dependency groups
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@touch $@
 
 $(RUN_STAMP): $(VENV)/.made pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable .
 	@touch $@
 
 $(DEV_STAMP): $(RUN_STAMP)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --group dev
 	@touch $@
