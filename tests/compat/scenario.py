@@ -1,0 +1,57 @@
+"""What the scenarios share: choosing clients, and records that show every mistake."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.compat import registry
+from tests.compat.driver import Client, Record
+
+
+def each_client(*abilities: str) -> pytest.MarkDecorator:
+    """Run the test once for each client that can do all of this."""
+    return pytest.mark.parametrize("client", registry.names(*abilities), indirect=True)
+
+
+def each_client_and_codec(*abilities: str) -> pytest.MarkDecorator:
+    """Run the test for each client with each codec it has."""
+    pairs = [(name, codec) for name in registry.names(*abilities) for codec in registry.CLIENTS[name].codecs]
+    return pytest.mark.parametrize(("client", "codec"), pairs, indirect=["client"])
+
+
+def sample(client: Client, count: int = 20, *, start_ms: int | None = None) -> list[Record]:
+    """Records as varied as the client can make them: null and empty keys and values, every byte, headers, times."""
+    start = int(time.time() * 1000) - 60_000 if start_ms is None else start_ms
+    return [_record(client, number, start + number * 7) for number in range(count)]
+
+
+def _record(client: Client, number: int, timestamp: int) -> Record:
+    keys = (f"key-{number}".encode(), None, b"", bytes(range(256)))
+    values = (f"value {number} ".encode() * 40, b"", bytes(range(255, -1, -1)), None)
+    if "binary" not in client.can:
+        keys, values = keys[:1] + (b"other",), values[:1] + (f"{number}".encode(),)
+    headers: tuple[tuple[str, bytes | None], ...] = (("all", b"same"), ("second", b"2"))
+    if "record headers" in client.can:
+        # the same name twice, in order; an empty value; bytes
+        headers = ((), (("h", b"1"), ("h", f"{number}".encode()), ("e", b"")), (("b", b"\xff\x00\n"),))[
+            number % 3
+        ]
+    if "null headers" in client.can and number % 3 == 1:
+        headers += (("null", None),)
+    return Record(
+        key=keys[number % len(keys)],
+        value=values[(number // 2) % len(values)],
+        headers=headers,
+        timestamp=timestamp if "timestamps" in client.can else None,
+    )
+
+
+def assert_same(sent: list[Record], received: list[Record], *, first_offset: int = 0) -> None:
+    """Everything arrived once, in order, byte for byte, with its headers and (where the sender set it) its time."""
+    assert list(range(first_offset, first_offset + len(sent))) == [record.offset for record in received]
+    for want, got in zip(sent, received, strict=True):
+        assert (want.key, want.value, want.headers) == (got.key, got.value, got.headers)
+        if want.timestamp is not None:
+            assert want.timestamp == got.timestamp

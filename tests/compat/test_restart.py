@@ -1,0 +1,37 @@
+"""The broker restarts under a working client."""
+
+from __future__ import annotations
+
+from tests.compat.driver import Client, Record
+from tests.compat.scenario import each_client
+from tests.support.peers import Peer
+
+
+@each_client("idempotent", "restart")
+def test_a_producer_goes_on_after_a_restart_and_nothing_is_lost_or_doubled(
+    client: Client, helper: Client, peer: Peer, topic: str
+) -> None:
+    helper.create(peer.plain, topic)
+    records = [Record(value=f"{number}".encode()) for number in range(100)]
+    mark = peer.proxy.mark()
+
+    producing = client.begin_produce(peer.recorded, topic, records, idempotent=True, tiny=True, pause_ms=30)
+    peer.proxy.wait_for(lambda request: request.api_key == 0, mark=mark)
+    assert not producing.done()
+    peer.restart()
+
+    producing.result(60)
+    read = helper.consume(peer.plain, topic, "earliest", 100)
+    assert [record.value for record in records] == [record.value for record in read]
+    assert 100 == helper.offset(peer.plain, topic, "latest")
+
+
+@each_client("consume", "restart")
+def test_what_was_written_before_a_restart_is_read_after_it(
+    client: Client, helper: Client, peer: Peer, topic: str
+) -> None:
+    helper.create(peer.plain, topic)
+    helper.produce(peer.plain, topic, [Record(value=b"kept")] * 50)
+    peer.restart()
+
+    assert 50 == len(client.consume(peer.plain, topic, "earliest", 50))
