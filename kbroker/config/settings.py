@@ -1,0 +1,294 @@
+"""`Settings`: a broker's configuration, resolved: static values, dynamic ones, defaults, and the topics' beside them.
+
+Knows the tables of options and the chain in which a value is looked up. Knows no file of the broker and no cluster:
+dynamic values are told to it (`apply_dynamic`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from weakref import WeakValueDictionary
+
+from kbroker.config import listeners as lst
+from kbroker.config.broker import BROKER_OPTIONS, BrokerOptions
+from kbroker.config.options import READ_ONLY, BadValue, Option
+from kbroker.config.properties import parse_properties
+from kbroker.config.tls import TlsOptions
+from kbroker.config.topics import TOPIC_OPTIONS, TopicConfig
+from kbroker.errors import StartError
+from kbroker.model import BrokerId, Endpoint
+
+LISTENER_PREFIX = "listener.name."
+
+
+class Settings(BrokerOptions):
+    """Every option with an effect is a field, named as in `BrokerOptions`; fields below are made from several.
+
+    A field follows the dynamic values: read it where it is used, do not keep it.
+    """
+
+    node_id: BrokerId
+    log_dir: str  # the one folder of data
+    listeners: tuple[Endpoint, ...]  # to listen on; host "" is every address, localhost both loopbacks
+    advertised_listeners: tuple[Endpoint, ...]  # one per listener name, in the order of `listeners`
+    inter_broker_listener: str  # name of the listener between brokers
+
+    def __init__(
+        self,
+        static: Mapping[str, str],
+        *,
+        environment: Mapping[str, str] | None = None,
+        host_name: Callable[[], str] | None = None,
+    ) -> None:
+        self.ignored: list[str] = []  # given, known to Kafka, without effect here: for one log line
+        self.unfit: dict[
+            str, str
+        ] = {}  # dynamic values that do not parse, with the reason: they count as not set
+        self.static = dict(static)  # what was given, by option name
+        self.dynamic: dict[str, str] = {}  # of this broker
+        self.dynamic_default: dict[str, str] = {}  # of all brokers
+        self._topics: WeakValueDictionary[frozenset[tuple[str, str]], TopicConfig] = WeakValueDictionary()
+        self._plain_topic: TopicConfig | None = None  # of a topic without overrides
+        self._check_static()
+        self._resolve()
+        self._derive(environment or {}, host_name or _host_name)
+
+    @classmethod
+    def load(
+        cls,
+        file: Mapping[str, str] | str | os.PathLike[str] | None = None,
+        overrides: Sequence[str] = (),
+        *,
+        environment: Mapping[str, str] | None = None,
+        host_name: Callable[[], str] | None = None,
+    ) -> Settings:
+        """From a `server.properties` (its path, or its values) and "name=value" texts, which win.
+
+        `environment` is asked for XDG_DATA_HOME and HOME. StartError names the option, the value and the cure.
+        """
+        static = dict(file) if isinstance(file, Mapping) else _read(file) if file is not None else {}
+        for text in overrides:
+            name, separator, value = text.partition("=")
+            if not separator or not name.strip():
+                raise StartError(f"'{text}' is not name=value: write for example num.partitions=3")
+            static[name.strip()] = value.strip()
+        return cls(static, environment=environment, host_name=host_name)
+
+    # Values ----------------------------------------------------------------------------------------------------
+
+    def value(self, name: str) -> Any:
+        """The typed value of any broker option that Kafka or kbroker knows, by its name."""
+        row = BROKER_OPTIONS.get(name)
+        if row is not None:
+            return getattr(self, row.attribute)
+        from kbroker.config.known import KNOWN
+
+        return self._found(KNOWN[name])
+
+    def tls(self, listener: str) -> TlsOptions:
+        """The TLS options of a listener: its own (listener.name.<listener>.ssl.*), else the broker's."""
+        prefix = f"{LISTENER_PREFIX}{listener.lower()}."
+        return TlsOptions(
+            **{
+                row.attribute.removeprefix("ssl_"): self._found(row, prefix)
+                for name, row in BROKER_OPTIONS.items()
+                if name.startswith("ssl.")
+            }
+        )
+
+    def check_exposure(self, insecure: bool) -> None:
+        """StartError where another machine could reach a listener without TLS and authentication, unless `insecure`."""
+        for endpoint in self.listeners:
+            if insecure or lst.is_loopback(endpoint.host):
+                continue
+            if endpoint.protocol == "SSL" and self.tls(endpoint.listener).client_auth == "required":
+                continue
+            raise StartError(
+                f"listener {endpoint.listener}://{endpoint.host}:{endpoint.port} lets other machines in without TLS and "
+                "authentication: bind it to localhost, give it protocol SSL with ssl.client.auth=required, or start "
+                "with --insecure"
+            )
+
+    def topic_config(self, overrides: Mapping[str, str]) -> TopicConfig:
+        """The configuration of a topic with these overrides: one object for equal ones."""
+        if not overrides:
+            if self._plain_topic is None:
+                self._plain_topic = self._topic(overrides)
+            return self._plain_topic
+        key = frozenset(overrides.items())
+        config = self._topics.get(key)
+        if config is None:
+            config = self._topics[key] = self._topic(overrides)
+        return config
+
+    def apply_dynamic(self, name: str, values: Mapping[str, str]) -> None:
+        """The dynamic values of a broker (its id as text) or of all ("") are now `values`."""
+        if name == "":
+            self.dynamic_default = dict(values)
+        elif name == str(self.node_id):
+            self.dynamic = dict(values)
+        else:
+            return
+        self.unfit.clear()
+        self._topics.clear()
+        self._plain_topic = None
+        self._resolve()
+
+    # Looking up ------------------------------------------------------------------------------------------------
+
+    def _layers(self) -> tuple[Mapping[str, str], ...]:
+        return self.dynamic, self.dynamic_default, self.static
+
+    def _found(self, row: Option, prefix: str = "") -> Any:
+        """The value of a broker option: dynamic of the broker, dynamic of all, static, default; else None."""
+        for name in (prefix + row.name, row.name) if prefix else (row.name,):
+            for layer in self._layers():
+                text = layer.get(name)
+                if text is None:
+                    continue
+                try:
+                    return row.parse(text)
+                except BadValue as error:
+                    self.unfit[name] = f"{_shown(row, text)}: {error}"
+        return row.default
+
+    def _resolve(self) -> None:
+        """Fill the fields."""
+        given = self.dynamic.keys() | self.dynamic_default.keys() | self.static.keys()
+        fields = vars(self)
+        for name, row in BROKER_OPTIONS.items():
+            fields[row.attribute] = self._found(row) if name in given else row.default
+
+    def _topic(self, overrides: Mapping[str, str]) -> TopicConfig:
+        values = {}
+        for name, row in TOPIC_OPTIONS.items():
+            value = None
+            text = overrides.get(name)
+            if text is not None:
+                try:
+                    value = row.parse(text)
+                except BadValue as error:
+                    self.unfit[name] = f"{text}: {error}"
+            values[row.attribute] = self._topic_default(row) if value is None else value
+        return TopicConfig(**values)
+
+    def _topic_default(self, row: Option) -> Any:
+        """What a topic without an override of `row` has."""
+        for name, factor in row.falls_back_to:
+            value = getattr(self, BROKER_OPTIONS[name].attribute)
+            if value is not None:
+                return value if factor == 1 else value * factor
+        return row.default
+
+    # Starting --------------------------------------------------------------------------------------------------
+
+    def _check_static(self) -> None:
+        """Every name known, every value within its bounds."""
+        for name, text in self.static.items():
+            row = BROKER_OPTIONS.get(name) or _inert(name)
+            if row is None:
+                raise StartError(f"{name} is no option of Kafka or kbroker{_nearest(name)}")
+            if row.inert:
+                self.ignored.append(name)
+            try:
+                row.parse(text)
+            except BadValue as error:
+                raise StartError(
+                    f"{name}={_shown(row, text)} cannot be used ({error}): give it {row.allowed}"
+                ) from None
+        self.ignored.sort()
+
+    def _derive(self, environment: Mapping[str, str], host_name: Callable[[], str]) -> None:
+        if "node.id" not in self.static and self.broker_id >= 0:
+            self.node_id = BrokerId(self.broker_id)
+        self.log_dir = self._one_log_dir(environment)
+        protocols = lst.parse_protocol_map(self.protocol_map_option)
+        controllers = self.controller_listener_names
+        self.listeners = lst.parse_listeners(self.listeners_option, protocols, controllers)
+        self.advertised_listeners = lst.advertised(
+            self.advertised_listeners_option, self.listeners, controllers, host_name
+        )
+        self.inter_broker_listener = self._inter_broker_listener()
+        self._check_roles()
+
+    def _one_log_dir(self, environment: Mapping[str, str]) -> str:
+        folders = self.log_dirs_option or self.log_dir_option
+        if not folders:
+            home = environment.get("XDG_DATA_HOME") or f"{environment.get('HOME') or '~'}/.local/share"
+            folders = (f"{home}/kbroker",)
+        if len(folders) > 1:
+            raise StartError(
+                f"log.dirs names {len(folders)} folders, kbroker uses one log directory: name one, or start one broker "
+                "for each"
+            )
+        return os.path.abspath(os.path.expanduser(folders[0]))
+
+    def _inter_broker_listener(self) -> str:
+        names = [endpoint.listener for endpoint in self.listeners]
+        name = self.inter_broker_listener_name
+        if name is None:
+            protocol = self.static.get("security.inter.broker.protocol")
+            for endpoint in self.listeners:
+                if endpoint.protocol == protocol:
+                    return endpoint.listener
+            return names[0]
+        if name.upper() not in names:
+            raise StartError(
+                f"inter.broker.listener.name={name} is none of the listeners: name one of {', '.join(names)}"
+            )
+        return name.upper()
+
+    def _check_roles(self) -> None:
+        roles = self.static.get("process.roles", "broker")
+        if "broker" not in (role.strip() for role in roles.split(",")):
+            raise StartError(
+                f"process.roles={roles} has no broker in it: every kbroker is one, write process.roles=broker"
+            )
+        for endpoint in self.listeners:
+            if endpoint.protocol.startswith("SASL"):
+                raise StartError(
+                    f"listener {endpoint.listener} asks for {endpoint.protocol}, and there is no SASL here yet: "
+                    "use SSL with ssl.client.auth=required"
+                )
+
+
+def _read(path: str | os.PathLike[str]) -> dict[str, str]:
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        raise StartError(f"{path} cannot be read ({error.strerror}): name a server.properties file") from None
+    return parse_properties(data, str(path))
+
+
+def _inert(name: str) -> Option | None:
+    """The row of a name that Kafka knows and that does nothing here, also behind a listener's prefix."""
+    from kbroker.config import known
+
+    return known.find(name)
+
+
+def _nearest(name: str) -> str:
+    from difflib import get_close_matches
+
+    from kbroker.config import known
+
+    near = get_close_matches(name, [*BROKER_OPTIONS, *known.KNOWN, *TOPIC_OPTIONS], 1, 0.6)
+    return f": did you mean {near[0]}?" if near else ": see the list of options in the documentation"
+
+
+def _shown(row: Option, text: str) -> str:
+    return "[hidden]" if row.sensitive else text
+
+
+def _host_name() -> str:
+    import socket
+
+    return socket.gethostname()
+
+
+def is_dynamic(row: Option) -> bool:
+    """Whether a broker's option can change while it runs."""
+    return row.dynamic != READ_ONLY
