@@ -116,8 +116,8 @@ class Net(Protocol):
 
     def forget(self, sock: Any) -> None: ...
 
-    def listen(self, host: str, port: int, on_socket: Callable[[Any, Any], None]) -> Any:
-        """Accept on (host, port): `on_socket(sock, peer_address)` for each. Returns the listening socket."""
+    def accept(self, listening: Any, on_socket: Callable[[Any, Any], None]) -> None:
+        """Hand each connection of a listening socket to `on_socket(sock, peer_address)`."""
 
 
 class Random(Protocol):

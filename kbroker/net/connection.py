@@ -145,6 +145,7 @@ class Connection:
         "marked",
         "open",
         "peer",
+        "silent_looks",
     )
 
     def __init__(
@@ -175,6 +176,7 @@ class Connection:
         self.context: Any = None  # whoever serves the frames keeps what it knows of the peer here
         self.open = True
         self.active = True  # something arrived or left since the last look of whoever closes idle connections
+        self.silent_looks = 0  # looks in a row that found nothing had arrived or left
         self.marked = False  # will be flushed at the end of this turn
         # a frame that did not fit the shared buffer, or only in part: its own buffer, a view of it, bytes got and needed
         self._body: bytearray | None = None
@@ -511,9 +513,9 @@ class Connection:
 
     # -- end
 
-    def unanswered(self) -> int:
-        """Answers queued or awaited."""
-        return len(self._out)
+    def waits_for_us(self) -> bool:
+        """The peer waits for an answer that is not there yet; it is not idle, we are."""
+        return bool(self._out) and not self._blocked
 
     def close(self, error: BaseException | None = None) -> None:
         """End the connection at once; what is unsent is dropped. Idempotent."""

@@ -47,7 +47,8 @@ def _accept_all(listening: socket.socket, on_socket: Callable[[Any, Any], None],
     return accept
 
 
-def _listening_socket(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket on a numeric address; OSError where it cannot be had. Port 0: any free one."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -91,21 +92,19 @@ if sys.platform == "linux":
             if self._calls.pop(sock.fileno(), None) is not None:
                 self._epoll.unregister(sock.fileno())
 
-        def listen(self, host: str, port: int, on_socket: Callable[[Any, Any], None]) -> socket.socket:
-            """Accept on (host, port), each connection handed to `on_socket`."""
-            sock = _listening_socket(host, port)
+        def accept(self, listening: socket.socket, on_socket: Callable[[Any, Any], None]) -> None:
+            """Hand each connection of a socket from `bind` to `on_socket`."""
 
             def rest() -> None:
-                self.watch(sock, None)
+                self.watch(listening, None)
                 asyncio.get_running_loop().call_later(ACCEPT_REST_SECONDS, again)
 
             def again() -> None:
-                if sock.fileno() >= 0:
-                    self.watch(sock, accept)
+                if listening.fileno() >= 0:
+                    self.watch(listening, accept)
 
-            accept = _accept_all(sock, on_socket, rest)
-            self.watch(sock, accept)
-            return sock
+            accept = _accept_all(listening, on_socket, rest)
+            self.watch(listening, accept)
 
         def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
             """asyncio's wait: serve our ready sockets, end the turn, return what is asyncio's."""
@@ -181,21 +180,19 @@ class LoopNet:
         if self._writes.pop(fd, False):
             self._loop.remove_writer(fd)
 
-    def listen(self, host: str, port: int, on_socket: Callable[[Any, Any], None]) -> socket.socket:
-        """Accept on (host, port), each connection handed to `on_socket`."""
-        sock = _listening_socket(host, port)
+    def accept(self, listening: socket.socket, on_socket: Callable[[Any, Any], None]) -> None:
+        """Hand each connection of a socket from `bind` to `on_socket`."""
 
         def rest() -> None:
-            self.watch(sock, None)
+            self.watch(listening, None)
             self._loop.call_later(ACCEPT_REST_SECONDS, again)
 
         def again() -> None:
-            if sock.fileno() >= 0:
-                self.watch(sock, accept)
+            if listening.fileno() >= 0:
+                self.watch(listening, accept)
 
-        accept = _accept_all(sock, on_socket, rest)
-        self.watch(sock, accept)
-        return sock
+        accept = _accept_all(listening, on_socket, rest)
+        self.watch(listening, accept)
 
 
 class LoopClock:

@@ -7,14 +7,16 @@ callables and objects. high_watermark <= log.flushed <= log.written <= log.end.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from kbroker.config import TopicConfig
 from kbroker.errors import ErrorCode, KafkaError
 from kbroker.model import NO_BROKER, NO_EPOCH, BrokerId, TopicPartition
-from kbroker.protocol import validation
+from kbroker.observe import logs
+from kbroker.protocol import compression, validation
+from kbroker.protocol.records import CODEC_MASK, TRANSACTIONAL, RecordBatch, recompress
 from kbroker.seams import Clock
 from kbroker.storage.log import PartitionLog, Region
 from kbroker.turn import Turn
@@ -23,15 +25,28 @@ from kbroker.turn import Turn
 WRITTEN = 1
 COMMITTED = -1
 
+log = logs.get_logger(__name__)
+
 Waiter = Callable[[ErrorCode], None]
 
 
+EMPTY = memoryview(b"")
+
+
+class Limits(NamedTuple):
+    """What this broker spends on checking a batch."""
+
+    decompressed_max: int  # bytes (kbroker.batch.decompressed.bytes.max)
+    walk: bool  # the records, not only the batch (kbroker.produce.validation=records)
+
+
 class Appended(NamedTuple):
-    """Where records went: their leader epoch, first offset, and the offset after the last."""
+    """Where records went: their leader epoch, first offset, the offset after the last, and when the log took them."""
 
     epoch: int
     base: int
     end: int
+    append_time_ms: int  # -1: their timestamps are the producer's
 
 
 class Watcher(Protocol):
@@ -44,6 +59,24 @@ class _Waiting(NamedTuple):
     end: int  # the offset that must be passed
     deadline: float  # monotonic seconds
     waiter: Waiter
+
+
+# compression.type: what the topic's batches must be compressed with, whatever the producer chose
+CODECS = {
+    "uncompressed": compression.NONE,
+    "gzip": compression.GZIP,
+    "snappy": compression.SNAPPY,
+    "lz4": compression.LZ4,
+    "zstd": compression.ZSTD,
+}
+
+
+def _recompressed(batch: RecordBatch, config: TopicConfig, decompressed_max: int) -> RecordBatch:
+    codec = CODECS[config.compression_type]
+    if batch.attributes & CODEC_MASK == codec:
+        return batch
+    again = recompress(batch, codec, decompressed_max=decompressed_max)
+    return RecordBatch(memoryview(bytearray(again)))
 
 
 class Partition:
@@ -77,7 +110,7 @@ class Partition:
         log: PartitionLog,
         *,
         config: TopicConfig,
-        limits: validation.Limits,
+        limits: Limits,
         turn: Turn,
         clock: Clock,
         on_waiting: Callable[[Partition], None],
@@ -133,25 +166,57 @@ class Partition:
 
     # -- write
 
-    def append(self, records: memoryview, acks: int) -> Appended:
+    def append(self, records: memoryview | None, acks: int) -> Appended:
         """Check a producer's batch, stamp it in place and append it. Raises KafkaError; nothing is kept then.
 
         A batch that is already in the log (idempotent producer) is not appended again: its first place is returned,
         and the caller waits for that like for a new one.
         """
+        config, limits = self._may_append(acks), self._limits
+        now_ms = self._clock.wall_ms()
+        batch = validation.check_produced(
+            EMPTY if records is None else records,
+            config,
+            now_ms,
+            self.tp,
+            limits.decompressed_max,
+            limits.walk,
+        )
+        return self._accept(batch, config, now_ms)
+
+    def append_in_slices(self, records: memoryview, acks: int) -> Generator[None, None, Appended]:
+        """The same for a batch of so many records that the loop should breathe between slices of the check."""
+        config, limits = self._may_append(acks), self._limits
+        now_ms = self._clock.wall_ms()
+        batch = validation.check_header(records, config)
+        if limits.walk:
+            yield from validation.check_slices(batch, config, now_ms, self.tp, limits.decompressed_max)
+        return self._accept(batch, self._may_append(acks), now_ms)
+
+    def _may_append(self, acks: int) -> TopicConfig:
         if not self.is_leader:
             raise KafkaError(self.gone or ErrorCode.NOT_LEADER_OR_FOLLOWER)
         config = self.config
         if acks == COMMITTED and len(self.isr) < config.min_insync_replicas:
             raise KafkaError(ErrorCode.NOT_ENOUGH_REPLICAS)
-        log = self.log
-        batch = validation.check_produced(records, config, self._limits, self._clock)
+        return config
+
+    def _accept(self, batch: RecordBatch, config: TopicConfig, now_ms: int) -> Appended:
+        log, epoch = self.log, self.leader_epoch
+        if batch.attributes & TRANSACTIONAL:
+            raise KafkaError(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
         if batch.producer_id >= 0:
             original = log.check_sequence(batch)
             if original is not None:
-                return Appended(self.leader_epoch, original, original + batch.last_offset_delta + 1)
-        base = log.append(batch, self.leader_epoch)
-        return Appended(self.leader_epoch, base, base + batch.last_offset_delta + 1)
+                return Appended(epoch, original, original + batch.last_offset_delta + 1, -1)
+        append_time_ms = -1
+        if config.compression_type != "producer":
+            batch = _recompressed(batch, config, self._limits.decompressed_max)
+        if config.message_timestamp_type == "LogAppendTime":
+            batch.stamp_append_time(now_ms)
+            append_time_ms = now_ms
+        base = log.append(batch, epoch)
+        return Appended(epoch, base, base + batch.last_offset_delta + 1, append_time_ms)
 
     def when(self, appended: Appended, durability: int, timeout_ms: int, waiter: Waiter) -> None:
         """Call `waiter(NONE)` when `appended` is WRITTEN or COMMITTED, or with the error that ended the wait."""
@@ -202,7 +267,7 @@ class Partition:
         return self.high_watermark
 
     def watch(self, watcher: Watcher) -> None:
-        """Tell `watcher` whenever the watermark, the log's start or the role moves."""
+        """Tell `watcher` once, when the watermark, the log's start or the role moves next."""
         if self._watchers is None:
             self._watchers = {}
         self._watchers[watcher] = None
@@ -213,6 +278,15 @@ class Partition:
             self._watchers.pop(watcher, None)
             if not self._watchers:
                 self._watchers = None
+
+    def end_of_epoch(self, epoch: int) -> tuple[int, int]:
+        """KIP-101: the largest epoch <= `epoch` in the log and the offset where it ends (exclusive); (-1, -1) for one
+        that the log does not know."""
+        if epoch < 0 or epoch > self.leader_epoch:
+            return -1, -1
+        if epoch == self.leader_epoch:
+            return epoch, self.log.end
+        return self.log.epochs.end_of(epoch, self.log.end)
 
     # -- what the log says
 
@@ -225,9 +299,7 @@ class Partition:
     def log_cut(self, end: int, error: BaseException) -> None:
         """A failed write took back what lies at `end` and beyond: whoever waits for it learns so."""
         del error  # the log has said it in the broker's log
-        for waiters in (self._written_waiters, self._committed_waiters):
-            while waiters and waiters[-1].end > end:
-                waiters.pop().waiter(ErrorCode.KAFKA_STORAGE_ERROR)
+        self._take_out(lambda entry: entry.end > end, ErrorCode.KAFKA_STORAGE_ERROR)
         self.log_moved()
 
     def settle(self) -> None:
@@ -254,24 +326,28 @@ class Partition:
     def failed(self, error: BaseException) -> None:
         """Settling broke a promise of ours: this partition stops, the others go on."""
         self.is_leader = False
-        self._fail_waiters(ErrorCode.UNKNOWN_SERVER_ERROR)
-        raise AssertionError(f"{self.tp} stopped") from error
+        self.gone = ErrorCode.KAFKA_STORAGE_ERROR
+        log.error("partition stopped", partition=str(self.tp), exc_info=error)
+        self._fail_waiters(ErrorCode.KAFKA_STORAGE_ERROR)
+        self._tell_watchers()
 
     def expire(self, now: float) -> bool:
         """Answer those whose time is over (REQUEST_TIMED_OUT: the outcome stays open). True while others wait."""
-        left = False
+        self._take_out(lambda entry: entry.deadline <= now, ErrorCode.REQUEST_TIMED_OUT)
+        return bool(self._written_waiters or self._committed_waiters)
+
+    def _take_out(self, ended: Callable[[_Waiting], bool], error: ErrorCode) -> None:
+        """Call the waiters that `ended` picks with `error`; the others stay in their order."""
         for waiters in (self._written_waiters, self._committed_waiters):
             if not waiters:
                 continue
-            late = [entry for entry in waiters if entry.deadline <= now]
-            if late:
-                kept = [entry for entry in waiters if entry.deadline > now]
+            taken = [entry for entry in waiters if ended(entry)]
+            if taken:
+                kept = [entry for entry in waiters if not ended(entry)]
                 waiters.clear()
                 waiters.extend(kept)
-                for entry in late:
-                    entry.waiter(ErrorCode.REQUEST_TIMED_OUT)
-            left = left or bool(waiters)
-        return left
+                for entry in taken:
+                    entry.waiter(error)
 
     def _fail_waiters(self, error: ErrorCode) -> None:
         for waiters in (self._written_waiters, self._committed_waiters):
@@ -279,6 +355,7 @@ class Partition:
                 waiters.popleft().waiter(error)
 
     def _tell_watchers(self) -> None:
-        if self._watchers is not None:
-            for watcher in list(self._watchers):
+        watchers, self._watchers = self._watchers, None
+        if watchers is not None:
+            for watcher in watchers:
                 watcher.partition_moved()

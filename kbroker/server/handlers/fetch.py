@@ -1,0 +1,174 @@
+"""Fetch: records out, as regions of files, at once or when something arrives."""
+
+from __future__ import annotations
+
+from kbroker.errors import ErrorCode, KafkaError
+from kbroker.protocol.messages.fetch import FetchableTopicResponse, FetchRequest, FetchResponse
+from kbroker.seams import Timer
+from kbroker.server.rooms import Call, Later, Rooms
+from kbroker.server.sessions import FINAL_EPOCH, INITIAL_EPOCH, NO_SESSION, FetchSession, Found
+
+FIRST_WITH_TOPIC_IDS = 13
+
+
+def handle_fetch(rooms: Rooms, call: Call, request: FetchRequest) -> FetchResponse | Later:
+    """Fetch: v4-18.
+
+    Whole batches below the high watermark, at once if there are `min_bytes` or an error, else when they arrive or
+    after `max_wait_ms`. The first batch goes out even if it is larger than the limits (KIP-74).
+    read_committed: the last stable offset is the high watermark while there are no transactions.
+    v7 sessions (KIP-227) · v9 leader epochs (KIP-320) · v11 rack (this broker is the only replica) · v12 flexible,
+    divergence (KIP-595) · v13 topic ids (KIP-516) · v15 replica state · v16 node endpoints (KIP-951)
+    """
+    try:
+        session = _session_of(rooms, call, request)
+    except KafkaError as error:
+        return FetchResponse(error_code=error.code, session_id=request.session_id, responses=[])
+    fetch = _Fetch(rooms, call, request, session)
+    found = fetch.look()
+    if found.size >= request.min_bytes or found.failed or request.max_wait_ms <= 0 or not session.interests:
+        return fetch.answer(found)
+    return fetch.wait()
+
+
+def _session_of(rooms: Rooms, call: Call, request: FetchRequest) -> FetchSession:
+    """The session this request goes on in, opens, or is (without one)."""
+    sessions = rooms.sessions
+    with_ids = call.version >= FIRST_WITH_TOPIC_IDS
+    epoch = request.session_epoch
+    if epoch in (FINAL_EPOCH, INITIAL_EPOCH):
+        if request.session_id != NO_SESSION:
+            sessions.close(request.session_id)
+        session = sessions.open() if epoch == INITIAL_EPOCH and request.topics else None
+        session = session or FetchSession()
+    else:
+        session = sessions.use(request.session_id, epoch)
+        if session.interests and isinstance(next(iter(session.interests))[0], bytes) != with_ids:
+            raise KafkaError(ErrorCode.FETCH_SESSION_TOPIC_ID_ERROR)
+        if (
+            session.on_ready is not None
+        ):  # the request before still waits, on another connection: it answers now
+            session.on_ready.answer_now()
+    for topic in request.topics:
+        key = topic.topic_id if with_ids else topic.topic
+        for partition in topic.partitions:
+            session.follow(key, partition)
+    for forgotten in request.forgotten_topics_data:
+        key = forgotten.topic_id if with_ids else forgotten.topic
+        for index in forgotten.partitions:
+            session.forget(key, index)
+    return session
+
+
+class _Fetch:
+    """One request while it is looked at and, perhaps, waits."""
+
+    __slots__ = (
+        "_incremental",
+        "_later",
+        "_marked",
+        "_max_bytes",
+        "_request",
+        "_rooms",
+        "_session",
+        "_timer",
+        "_version",
+    )
+
+    def __init__(self, rooms: Rooms, call: Call, request: FetchRequest, session: FetchSession) -> None:
+        self._rooms = rooms
+        self._version = call.version
+        self._request = request
+        self._session = session
+        self._max_bytes = min(request.max_bytes, rooms.settings.fetch_max_bytes)
+        self._incremental = request.session_epoch > INITIAL_EPOCH
+        self._later: Later | None = None
+        self._timer: Timer | None = None
+        self._marked = False
+
+    def look(self) -> Found:
+        """What is there now."""
+        return self._session.look(self._rooms.partitions, self._max_bytes, incremental=self._incremental)
+
+    def look_at_all(self) -> Found:
+        """What goes into the answer: a full one names every partition, not only the ready ones."""
+        if not self._incremental:
+            self._session.all_ready()
+        return self.look()
+
+    def answer(self, found: Found) -> FetchResponse:
+        """The response with what was found."""
+        session = self._session
+        with_ids = self._version >= FIRST_WITH_TOPIC_IDS
+        topics: dict[str | bytes, FetchableTopicResponse] = {}
+        for interest, data in found.answers:
+            topic = topics.get(interest.topic)
+            if topic is None:
+                topic = topics[interest.topic] = (
+                    FetchableTopicResponse(topic_id=interest.topic, partitions=[])
+                    if with_ids
+                    else FetchableTopicResponse(topic=interest.topic, partitions=[])
+                )
+            topic.partitions.append(data)
+        session.told(found)
+        if session.id == NO_SESSION:
+            session.end()
+        return FetchResponse(session_id=session.id, responses=list(topics.values()))
+
+    def wait(self) -> Later:
+        """Answer when the partitions have enough, one of them fails, or the time is over."""
+        self._later = Later(self._connection_lost)
+        self._session.on_ready = self
+        self._session.watch_ready()
+        self._timer = self._rooms.clock.call_at(
+            self._rooms.clock.monotonic() + self._request.max_wait_ms * 0.001, self.answer_now
+        )
+        return self._later
+
+    def ready(self) -> None:
+        """A partition moved: look once all of them have settled in this turn."""
+        if not self._marked:
+            self._marked = True
+            self._rooms.turn.settle(self)
+
+    def settle(self) -> None:
+        """All partitions have settled: is it enough?"""
+        self._marked = False
+        if self._later is None:
+            return
+        found = self.look()
+        if found.size >= self._request.min_bytes or found.failed:
+            if not self._incremental and len(found.answers) < len(self._session.interests):
+                found = self.look_at_all()
+            self._finish(found)
+        else:
+            self._session.watch_ready()
+
+    def answer_now(self) -> None:
+        """The time is over: answer with what is there."""
+        if self._later is not None:
+            self._finish(self.look_at_all())
+
+    def _finish(self, found: Found) -> None:
+        later = self._stop_waiting()
+        if later is not None:
+            later.fill(self.answer(found))
+
+    def _stop_waiting(self) -> Later | None:
+        later, self._later = self._later, None
+        self._session.on_ready = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        return later
+
+    def _connection_lost(self) -> None:
+        self._stop_waiting()
+        if self._session.id == NO_SESSION:
+            self._session.end()
+
+    def failed(self, error: BaseException) -> None:
+        """Looking broke: the connection ends (it would wait for ever), the turn goes on."""
+        later = self._stop_waiting()
+        if later is not None:
+            later.fail(error)

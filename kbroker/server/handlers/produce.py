@@ -1,0 +1,245 @@
+"""Produce: batches in, as they came."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Generator
+from struct import Struct
+from typing import Any
+
+from kbroker.errors import ErrorCode, KafkaError
+from kbroker.protocol.messages.produce import (
+    BatchIndexAndErrorMessage,
+    LeaderIdAndEpoch,
+    PartitionProduceData,
+    PartitionProduceResponse,
+    ProduceRequest,
+    ProduceResponse,
+    TopicProduceData,
+    TopicProduceResponse,
+)
+from kbroker.protocol.records import HEADER_BYTES
+from kbroker.protocol.validation import BIG_BYTES, BIG_RECORDS, RecordsRejected
+from kbroker.replication.partition import COMMITTED, WRITTEN, Appended, Partition
+from kbroker.server.rooms import NO_RESPONSE, Call, Later, NoResponse, Rooms, breathe
+
+FIRST_WITH_TOPIC_IDS = 13
+ACKS_NONE, ACKS_LEADER, ACKS_ALL = 0, 1, -1
+
+_COUNT = Struct(">i")  # the number of records, last in a batch's header
+_COUNT_AT = HEADER_BYTES - 4
+
+Response = ProduceResponse | Later | NoResponse
+
+
+def handle_produce(
+    rooms: Rooms, call: Call, request: ProduceRequest
+) -> Response | Coroutine[Any, Any, Response]:
+    """Produce: v3-13 (0-2 are advertised, as Kafka 4 does, and closed).
+
+    Batches are appended in request order. acks=1 answers once they are in the leader's file, acks=-1 once every
+    in-sync replica has flushed them, acks=0 not at all; an error then closes the connection, which is all it can say.
+    Not done: transactional batches (TRANSACTIONAL_ID_AUTHORIZATION_FAILED).
+    v3 record batch v2 · v8 per-record errors (KIP-467) · v9 flexible · v10 the leader in errors (KIP-951) · v13 topic
+    ids (KIP-516)
+    """
+    produce = _Produce(rooms, request, with_ids=call.version >= FIRST_WITH_TOPIC_IDS)
+    if request.acks not in (ACKS_ALL, ACKS_NONE, ACKS_LEADER):
+        produce.refuse_all(KafkaError(ErrorCode.INVALID_REQUIRED_ACKS))
+    elif request.transactional_id is not None:
+        produce.refuse_all(KafkaError(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED))
+    else:
+        for topic in request.topic_data:
+            for data in topic.partition_data:
+                if data.records is not None and is_big(data.records):
+                    return _produce_slowly(call, request, produce)
+        for topic in request.topic_data:
+            answers = produce.answers_of(topic)
+            for data in topic.partition_data:
+                produce.append(topic, data, answers)
+    return produce.answer()
+
+
+def is_big(records: memoryview) -> bool:
+    """Whether checking the batch takes so long that others should be served in between."""
+    size = len(records)
+    return size > BIG_BYTES or (
+        size >= HEADER_BYTES and _COUNT.unpack_from(records, _COUNT_AT)[0] > BIG_RECORDS
+    )
+
+
+async def _produce_slowly(call: Call, request: ProduceRequest, produce: _Produce) -> Response:
+    """Big batches: checked in slices, between which the loop serves others. Only this connection stops reading."""
+    copies = [  # before the first pause: the frame's buffer is reused after it
+        [
+            None if data.records is None else memoryview(bytearray(data.records))
+            for data in topic.partition_data
+        ]
+        for topic in request.topic_data
+    ]
+    for topic, copied in zip(request.topic_data, copies, strict=True):
+        for data, records in zip(topic.partition_data, copied, strict=True):
+            data.records = records
+    if call.connection is not None:
+        call.connection.pause()
+    try:
+        for topic in request.topic_data:
+            answers = produce.answers_of(topic)
+            for data in topic.partition_data:
+                for _ in produce.append_in_slices(topic, data, answers):
+                    await breathe()
+    finally:
+        if call.connection is not None:
+            call.connection.resume()
+    answer = produce.answer()
+    return await answer.wait() if isinstance(answer, Later) else answer
+
+
+class _Produce:
+    """One request while its batches are appended."""
+
+    __slots__ = ("_acks", "_failed", "_partitions", "_request", "_topics", "_waiting", "_with_ids")
+
+    def __init__(self, rooms: Rooms, request: ProduceRequest, *, with_ids: bool) -> None:
+        self._partitions = rooms.partitions
+        self._request = request
+        self._acks = request.acks
+        self._with_ids = with_ids
+        self._topics: list[TopicProduceResponse] = []
+        self._waiting: list[tuple[Partition, Appended, PartitionProduceResponse]] = []
+        self._failed: PartitionProduceResponse | None = None  # the first that was refused
+
+    def answers_of(self, topic: TopicProduceData) -> list[PartitionProduceResponse]:
+        """The list that this topic's answers go to."""
+        answers: list[PartitionProduceResponse] = []
+        self._topics.append(
+            TopicProduceResponse(topic_id=topic.topic_id, partition_responses=answers)
+            if self._with_ids
+            else TopicProduceResponse(name=topic.name, partition_responses=answers)
+        )
+        return answers
+
+    def append(
+        self, topic: TopicProduceData, data: PartitionProduceData, answers: list[PartitionProduceResponse]
+    ) -> None:
+        """Append one partition's batch, or note why not."""
+        answer = PartitionProduceResponse(index=data.index)
+        answers.append(answer)
+        partition = self._find(topic, data.index)
+        try:
+            if partition is None:
+                raise self._unknown()
+            self._took(partition, partition.append(data.records, self._acks), answer)
+        except KafkaError as error:
+            self._refuse(answer, error, partition)
+
+    def append_in_slices(
+        self, topic: TopicProduceData, data: PartitionProduceData, answers: list[PartitionProduceResponse]
+    ) -> Generator[None, None, None]:
+        """The same, with pauses."""
+        if data.records is None or not is_big(data.records):
+            return self.append(topic, data, answers)
+        answer = PartitionProduceResponse(index=data.index)
+        answers.append(answer)
+        partition = self._find(topic, data.index)
+        try:
+            if partition is None:
+                raise self._unknown()
+            appended = yield from partition.append_in_slices(data.records, self._acks)
+            self._took(partition, appended, answer)
+        except KafkaError as error:
+            self._refuse(answer, error, partition)
+
+    def _find(self, topic: TopicProduceData, index: int) -> Partition | None:
+        if self._with_ids:
+            return self._partitions.by_id(topic.topic_id, index)
+        return self._partitions.get(topic.name, index)
+
+    def _unknown(self) -> KafkaError:
+        return KafkaError(
+            ErrorCode.UNKNOWN_TOPIC_ID if self._with_ids else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+        )
+
+    def _took(self, partition: Partition, appended: Appended, answer: PartitionProduceResponse) -> None:
+        answer.base_offset = appended.base
+        answer.log_start_offset = partition.log.start
+        answer.log_append_time_ms = appended.append_time_ms
+        self._waiting.append((partition, appended, answer))
+
+    def _refuse(
+        self, answer: PartitionProduceResponse, error: KafkaError, partition: Partition | None = None
+    ) -> None:
+        if self._failed is None:
+            self._failed = answer
+        answer.error_code = error.code
+        answer.error_message = error.message
+        answer.base_offset = -1
+        if isinstance(error, RecordsRejected):
+            answer.record_errors = [
+                BatchIndexAndErrorMessage(batch_index=index, batch_index_error_message=why)
+                for index, why in error.record_errors
+            ]
+        if error.code == ErrorCode.NOT_LEADER_OR_FOLLOWER and partition is not None:
+            answer.current_leader = LeaderIdAndEpoch(
+                leader_id=partition.leader, leader_epoch=partition.leader_epoch
+            )
+
+    def refuse_all(self, error: KafkaError) -> None:
+        """The same answer for every partition, nothing appended."""
+        for topic in self._request.topic_data:
+            answers = self.answers_of(topic)
+            for data in topic.partition_data:
+                answer = PartitionProduceResponse(index=data.index)
+                answers.append(answer)
+                self._refuse(answer, error)
+
+    def answer(self) -> Response:
+        """What leaves: nothing, the response, or the response once the batches are durable."""
+        acks = self._acks
+        if acks == ACKS_NONE:
+            if self._failed is not None:
+                code = ErrorCode(self._failed.error_code)
+                raise KafkaError(
+                    code, self._failed.error_message or f"partition {self._failed.index}, acks=0"
+                )
+            return NO_RESPONSE
+        response = ProduceResponse(responses=self._topics)
+        if not self._waiting:
+            return response
+        later = Later()
+        whole = _Answer(later, response, len(self._waiting))
+        durability = COMMITTED if acks == ACKS_ALL else WRITTEN
+        timeout_ms = self._request.timeout_ms
+        for partition, appended, answer in self._waiting:
+            partition.when(appended, durability, timeout_ms, _Wait(whole, answer))
+        return later
+
+
+class _Answer:
+    """A response that waits for its partitions."""
+
+    __slots__ = ("later", "left", "response")
+
+    def __init__(self, later: Later, response: ProduceResponse, left: int) -> None:
+        self.later = later
+        self.response = response
+        self.left = left
+
+
+class _Wait:
+    """One partition's part of a response, while it is open; called once with NONE or the error that ended the wait."""
+
+    __slots__ = ("_answer", "_whole")
+
+    def __init__(self, whole: _Answer, answer: PartitionProduceResponse) -> None:
+        self._whole = whole
+        self._answer = answer
+
+    def __call__(self, error: ErrorCode) -> None:
+        if error:
+            answer = self._answer
+            answer.error_code = error
+            answer.base_offset = answer.log_append_time_ms = answer.log_start_offset = -1
+        whole = self._whole
+        whole.left -= 1
+        if not whole.left:
+            whole.later.fill(whole.response)

@@ -1,0 +1,233 @@
+"""Listeners: where clients come in, how many may, and how long a silent one stays. Knows sockets, not requests."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from kbroker.errors import ProtocolError, StartError
+from kbroker.model import Endpoint
+from kbroker.net.buffers import Buffers
+from kbroker.net.connection import Connection
+from kbroker.net.loop import bind
+from kbroker.observe import logs
+from kbroker.seams import Clock, Net, Threads, Timer
+from kbroker.server.dispatch import Dispatcher, Peer
+from kbroker.turn import Turn
+
+log = logs.get_logger("server")
+
+# Idle connections are looked for this many times per `connections.max.idle.ms`: one is closed at most that fraction late.
+IDLE_LOOKS = 4
+# Refused or broken connections of one kind are told about once in this time, with their number: a flood of them must
+# not become a flood of lines.
+TELL_SECONDS = 10.0
+
+# Lines of one kind within TELL_SECONDS.
+TOLD_AT_ONCE_MAX = 20
+# What `bind` says where a machine has no IPv6.
+NO_IPV6 = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+
+# Puts TLS on an accepted socket: the socket to watch, and the stream that reads and writes it.
+Secure = Callable[[Any], tuple[Any, Any]]
+
+ANONYMOUS = "User:ANONYMOUS"
+
+
+class Limits:
+    """How many connections there may be, and how large and how silent they may be."""
+
+    __slots__ = ("connections_max", "frame_size_max", "idle_seconds", "per_ip_max")
+
+    def __init__(
+        self, *, connections_max: int, per_ip_max: int, frame_size_max: int, idle_seconds: float
+    ) -> None:
+        self.connections_max = connections_max
+        self.per_ip_max = per_ip_max
+        self.frame_size_max = frame_size_max
+        self.idle_seconds = idle_seconds  # not above 0: for ever
+
+
+class Connections:
+    """Every client connection of this broker, whatever listener it came by."""
+
+    def __init__(
+        self, limits: Limits, *, net: Net, turn: Turn, threads: Threads, buffers: Buffers, clock: Clock
+    ) -> None:
+        self.limits = limits
+        self.accepted = 0  # since the start, for a collector
+        self._net = net
+        self._turn = turn
+        self._threads = threads
+        self._buffers = buffers
+        self._clock = clock
+        self._open: set[Connection] = set()
+        self._per_ip: Counter[str] = Counter()
+        self._told: dict[str, tuple[float, int]] = {}  # event -> since when it is counted, and how often
+        self._look: Timer | None = None
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(
+        self, sock: Any, address: Any, listener: str, dispatcher: Dispatcher, secure: Secure | None
+    ) -> None:
+        """Serve an accepted socket, or close it where a limit says so."""
+        ip = str(address[0])
+        peer = f"[{ip}]:{address[1]}" if ":" in ip else f"{ip}:{address[1]}"
+        limits = self.limits
+        if len(self._open) >= limits.connections_max:
+            self._tell("connection refused", peer, f"max.connections={limits.connections_max} are open")
+            return sock.close()  # type: ignore[no-any-return]  # sockets of simulations are Any
+        if self._per_ip[ip] >= limits.per_ip_max:
+            self._tell("connection refused", peer, f"max.connections.per.ip={limits.per_ip_max} are open")
+            return sock.close()  # type: ignore[no-any-return]
+        stream = None
+        if secure is not None:
+            sock, stream = secure(sock)
+        self._per_ip[ip] += 1
+        self.accepted += 1
+
+        def closed(connection: Connection, error: BaseException | None) -> None:
+            self._open.discard(connection)
+            self._per_ip[ip] -= 1
+            if not self._per_ip[ip]:
+                del self._per_ip[ip]
+            dispatcher.on_close(connection)
+            if error is not None:
+                self._tell_closed(connection, error, secure is not None)
+
+        connection = Connection(
+            sock,
+            peer,
+            net=self._net,
+            turn=self._turn,
+            threads=self._threads,
+            buffers=self._buffers,
+            frame_size_max=limits.frame_size_max,
+            on_frame=dispatcher.on_frame,
+            on_close=closed,
+            stream=stream,
+        )
+        connection.context = Peer(listener, ANONYMOUS)
+        self._open.add(connection)
+        if self._look is None and limits.idle_seconds > 0:
+            self._look_later()
+
+    def _look_later(self) -> None:
+        self._look = self._clock.call_at(
+            self._clock.monotonic() + self.limits.idle_seconds / IDLE_LOOKS, self._close_idle
+        )
+
+    def _close_idle(self) -> None:
+        """Close whoever was silent at IDLE_LOOKS looks in a row and has no answer to wait for."""
+        self._look = None
+        for connection in list(self._open):
+            if connection.active:
+                connection.active = False
+                connection.silent_looks = 0
+            elif connection.waits_for_us():
+                connection.silent_looks = 0
+            else:
+                connection.silent_looks += 1
+                if connection.silent_looks >= IDLE_LOOKS:
+                    connection.close(None)
+        if self._open:
+            self._look_later()
+
+    def _tell_closed(self, connection: Connection, error: BaseException, tls: bool) -> None:
+        if isinstance(error, ConnectionError | TimeoutError):
+            return  # the client went, as clients do
+        if isinstance(error, ssl.SSLError):
+            reason = getattr(error, "reason", None) or str(error)
+            cure = "a plaintext client on a TLS port needs security.protocol=SSL" if tls else ""
+            return self._tell("connection closed: TLS", connection.peer, str(reason), cure)
+        if isinstance(error, ProtocolError):
+            return self._tell("connection closed: not the Kafka protocol", connection.peer, str(error))
+        self._tell("connection closed", connection.peer, f"{type(error).__name__}: {error}")
+
+    def _tell(self, event: str, peer: str, why: str, cure: str = "") -> None:
+        """One line, and no more than one of its kind in a while: then the number that was left out."""
+        now = self._clock.monotonic()
+        last, left_out = self._told.get(event, (-TELL_SECONDS, 0))
+        if now - last < TELL_SECONDS:
+            self._told[event] = (last, left_out + 1)
+            if left_out >= TOLD_AT_ONCE_MAX:
+                return
+        else:
+            if left_out > TOLD_AT_ONCE_MAX:
+                log.warning(f"{event}: more like it", left_out=left_out - TOLD_AT_ONCE_MAX)
+            self._told[event] = (now, 0)
+        log.warning(event, peer=peer, why=why, **({"cure": cure} if cure else {}))
+
+    def close_all(self) -> None:
+        """End every connection now."""
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
+        for connection in list(self._open):
+            connection.close(None)
+
+
+def bind_all(endpoint: Endpoint) -> list[Any]:
+    """Listening sockets for an endpoint: localhost is both loopbacks, no host is every address of both families."""
+    try:
+        if endpoint.host == "localhost":
+            first = bind("127.0.0.1", endpoint.port)
+            return [first, *_also("::1", first.getsockname()[1], first)]
+        if endpoint.host in ("", "0.0.0.0", "::"):
+            try:
+                return (
+                    [bind("::", endpoint.port)]
+                    if endpoint.host != "0.0.0.0"
+                    else [bind("0.0.0.0", endpoint.port)]
+                )
+            except OSError as error:
+                if error.errno not in NO_IPV6 or endpoint.host == "::":
+                    raise
+                return [bind("0.0.0.0", endpoint.port)]
+        return [bind(_numeric(endpoint.host), endpoint.port)]
+    except OSError as error:
+        raise StartError(_why_not(endpoint, error)) from None
+
+
+def _also(host: str, port: int, first: Any) -> list[Any]:
+    """The same port on the IPv6 loopback, where there is one: clients resolve localhost to it first."""
+    try:
+        return [bind(host, port)]
+    except OSError as error:
+        if error.errno in NO_IPV6:
+            return []
+        first.close()
+        raise
+
+
+def _numeric(host: str) -> str:
+    try:
+        return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
+    except socket.gaierror as error:
+        raise StartError(
+            f"listeners: the host {host} has no address here ({error.strerror}): name one that has"
+        ) from None
+
+
+def _why_not(endpoint: Endpoint, error: OSError) -> str:
+    where = f"{endpoint.listener}://{endpoint.host}:{endpoint.port}"
+    if error.errno == errno.EADDRINUSE:
+        return f"port {endpoint.port} of {where} is taken: stop who has it (ss -ltnp), or choose another (--port)"
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"listener {where} names an address that this machine does not have: use localhost, or one of `ip address`"
+    if error.errno == errno.EACCES:
+        return f"listener {where} needs a port above 1023, or the right to use lower ones"
+    return f"listener {where} cannot be opened: {error.strerror}"
+
+
+def close_sockets(net: Net, sockets: Iterable[Any]) -> None:
+    """Accept no more."""
+    for sock in sockets:
+        net.forget(sock)
+        sock.close()
