@@ -1,0 +1,137 @@
+"""`make bench`: run the cases on Apache Kafka and on kbroker in turn, print the table, write JSON and markdown.
+
+Wants a quiet machine: nothing else running, no other broker. Everything listens on loopback; data lives under
+.cache/bench and is removed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from bench import cases, machine, report
+from bench.brokers import ROOT, make_certificate
+from bench.cases import FRESH, LOADED, Bench
+from tools import kafka
+
+FULL = {"seconds": 3.0, "rounds": 3, "warm_kafka": 25.0, "warm_kbroker": 3.0}
+QUICK = {"seconds": 1.0, "rounds": 1, "warm_kafka": 8.0, "warm_kbroker": 1.0}
+
+
+def options(argv: list[str]) -> argparse.Namespace:
+    names = [*FRESH, *LOADED]
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--only", default=",".join(names), metavar="CASES", help=f"of {', '.join(names)}")
+    parser.add_argument("--peer", choices=("both", "kbroker", "kafka"), default="both")
+    parser.add_argument(
+        "--quick", action="store_true", help="one short round of each: to see that all of it runs"
+    )
+    parser.add_argument("--seconds", type=float, help="length of a round (3)")
+    parser.add_argument("--rounds", type=int, help="rounds of each case; the median counts (3)")
+    parser.add_argument("--kbroker-python", default=sys.executable, metavar="PATH")
+    parser.add_argument("--no-touch", action="store_true", help="do not touch all free memory first")
+    parser.add_argument(
+        "--data", type=Path, default=ROOT / ".cache" / "bench", help="where brokers keep their data"
+    )
+    parser.add_argument("--out", type=Path, help="where the results go (the folder of --data)")
+    asked = parser.parse_args(argv)
+    for name, value in (QUICK if asked.quick else FULL).items():
+        if getattr(asked, name, None) is None:
+            setattr(asked, name, value)
+    asked.only = asked.only.split(",")
+    if unknown := set(asked.only) - set(names):
+        parser.error(f"unknown cases {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    return asked
+
+
+def main(argv: list[str]) -> int:
+    asked = options(argv)
+    peers = ["kafka", "kbroker"] if asked.peer == "both" else [asked.peer]
+    began = time.monotonic()
+
+    def say(line: str) -> None:
+        print(f"{time.monotonic() - began:6.0f} s  {line}", flush=True)
+
+    asked.data.mkdir(parents=True, exist_ok=True)
+    machine.allow_many_files(2 * cases.CONNECTIONS + 1_000)
+    if "kafka" in peers:
+        kafka.install()
+    facts = machine.facts()
+    facts["rounds"] = f"{asked.rounds} of {asked.seconds:g} s, medians"
+    if not asked.no_touch:
+        say("touching all free memory")
+        facts["memory touched first"] = f"{machine.touch_memory() / 1e9:.1f} GB"
+    folder = Path(tempfile.mkdtemp(prefix="run-", dir=asked.data))
+    try:
+        bench = Bench(
+            seconds=asked.seconds,
+            rounds=asked.rounds,
+            folder=folder,
+            kbroker_python=asked.kbroker_python,
+            certificate=make_certificate(folder),
+            say=say,
+        )
+        failed = [problem for name in peers for problem in run_peer(bench, name, asked)]
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    for problem in failed:
+        bench.notes.append(f"not measured: {problem}")
+    write(bench, facts, asked.out or asked.data)
+    return 1 if failed else 0
+
+
+def run_peer(bench: Bench, name: str, asked: argparse.Namespace) -> list[str]:
+    """All cases on one broker. One that fails is reported and does not stop the others."""
+    failed: list[str] = []
+
+    def attempt(case: str, run: object, *args: object) -> None:
+        bench.say(f"{name}: {case}")
+        try:
+            run(bench, *args)  # type: ignore[operator]
+        except (
+            OSError,
+            RuntimeError,
+            ValueError,
+            ImportError,
+        ) as error:  # what a broker that misbehaves causes
+            failed.append(f"{name}: {case}: {type(error).__name__}: {error}")
+            bench.say(f"  FAILED: {error}")
+
+    for case, fresh in FRESH.items():
+        if case in asked.only:
+            attempt(case, fresh, name)
+    loaded = [case for case in LOADED if case in asked.only]
+    if loaded:
+        attempt("loads", run_loaded, name, loaded, asked, attempt)
+    return failed
+
+
+def run_loaded(bench: Bench, name: str, wanted: list[str], asked: argparse.Namespace, attempt) -> None:  # type: ignore[no-untyped-def]
+    tls = any(case.startswith("tls") for case in wanted)
+    with cases.running(bench.new_peer(name, tls=tls)) as peer:
+        seconds = asked.warm_kafka if name == "kafka" else asked.warm_kbroker
+        bench.say(f"{name}: warming, {seconds:g} s")
+        cases.warm(peer, seconds, tls=tls)
+        for case in wanted:
+            attempt(case, LOADED[case], peer)
+
+
+def write(bench: Bench, facts: dict[str, str], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = time.strftime("bench-%Y%m%d-%H%M%S", time.gmtime())
+    as_json, as_markdown = folder / f"{stem}.json", folder / f"{stem}.md"
+    as_json.write_text(report.as_json(bench.values, bench.client_busy, facts))
+    as_markdown.write_text(report.markdown(bench.values, bench.client_busy, facts, bench.notes))
+    print()
+    print(report.plain(bench.values, bench.client_busy))
+    for note in bench.notes:
+        print(note)
+    print(f"\n{as_markdown}\n{as_json}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

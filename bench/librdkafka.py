@@ -1,0 +1,114 @@
+"""The loads that go through confluent-kafka, that is librdkafka: one producer, one consumer, no group."""
+
+from __future__ import annotations
+
+import time
+
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+
+from bench.generator import Run, Stopwatch
+
+SILENCE_S_MAX = 30
+
+
+def produce(port: int, topic: str, *, partitions: int, records: int, value_size: int) -> Run:
+    """Send `records` records, acks=all, evenly over the partitions, in librdkafka's own batches."""
+    failed: list[KafkaError] = []
+    producer = Producer(
+        {
+            "bootstrap.servers": f"127.0.0.1:{port}",
+            "linger.ms": 5,
+            "queue.buffering.max.messages": 500_000,
+            "queue.buffering.max.kbytes": 1 << 20,
+            "delivery.report.only.error": True,
+            "on_delivery": lambda error, _: failed.append(error) if error else None,
+        }
+    )
+    value = bytes(i * 7 & 0xFF for i in range(value_size))
+    send = producer.produce
+    watch = Stopwatch()
+    for i in range(records):
+        while True:
+            try:
+                send(topic, value, partition=i % partitions)
+                break
+            except BufferError:  # the queue is full
+                producer.poll(0.01)
+    left = producer.flush(SILENCE_S_MAX)
+    run = watch.run(records, records * value_size)
+    if left or failed:
+        raise RuntimeError(f"{left} records unanswered, {len(failed)} refused: {failed[:1]}")
+    return run
+
+
+def consume(port: int, topic: str, *, partitions: int, records: int) -> Run:
+    """Read `records` records from the beginning of all partitions."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": f"127.0.0.1:{port}",
+            "group.id": "bench",
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "error",
+            "queued.max.messages.kbytes": 256 << 10,
+        }
+    )
+    try:
+        watch = Stopwatch()
+        consumer.assign([TopicPartition(topic, p, 0) for p in range(partitions)])
+        seen = size = 0
+        silent_since = time.monotonic()
+        while seen < records:
+            for message in consumer.consume(10_000, timeout=1.0):
+                if error := message.error():
+                    raise RuntimeError(f"consume: {error}")
+                size += len(message.value() or b"")
+                seen += 1
+                silent_since = 0.0
+            now = time.monotonic()
+            silent_since = silent_since or now
+            if now - silent_since > SILENCE_S_MAX:
+                raise TimeoutError(f"{records - seen} records did not come")
+        return watch.run(seen, size)
+    finally:
+        consumer.close()
+
+
+def end_to_end(port: int, topic: str, *, per_second: int, seconds: float) -> list[float]:
+    """As `generator.end_to_end`, by a producer that does not linger and a consumer that polls, in one thread."""
+    servers = {"bootstrap.servers": f"127.0.0.1:{port}"}
+    producer = Producer({**servers, "linger.ms": 0, "delivery.report.only.error": True})
+    consumer = Consumer(
+        {**servers, "group.id": "bench", "enable.auto.commit": False, "fetch.wait.max.ms": 500}
+    )
+    value = bytes(100)
+    count = int(per_second * seconds)
+    try:
+        consumer.assign([TopicPartition(topic, 0, 0)])
+        # The first record finds out where everything is; it does not count.
+        producer.produce(topic, value, partition=0)
+        producer.flush(SILENCE_S_MAX)
+        if consumer.poll(SILENCE_S_MAX) is None:
+            raise TimeoutError("the first record did not come")
+        due: list[float] = []
+        delays: list[float] = []
+        begin = time.perf_counter() + 0.05
+        give_up = begin + seconds + SILENCE_S_MAX
+        while len(delays) < count:
+            now = time.perf_counter()
+            if len(due) < count and now >= begin + len(due) / per_second:
+                due.append(begin + len(due) / per_second)
+                producer.produce(topic, value, partition=0)
+                continue
+            if now > give_up:
+                raise TimeoutError(f"{count - len(delays)} records did not come")
+            wait = max(0.0, begin + len(due) / per_second - now) if len(due) < count else 1.0
+            message = consumer.poll(wait)
+            if message is not None:
+                if error := message.error():
+                    raise RuntimeError(f"poll: {error}")
+                delays.append(time.perf_counter() - due[len(delays)])
+        producer.flush(SILENCE_S_MAX)
+        return delays
+    finally:
+        consumer.close()
