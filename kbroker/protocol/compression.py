@@ -138,7 +138,9 @@ def _into(codec: int, data: memoryview, out: bytearray | mmap) -> int:
         # Rust's name for a writer that is full; nothing else distinguishes it.
         if "failed to write whole buffer" in str(error):
             raise _Overflow from None
-        raise KafkaError(ErrorCode.INVALID_RECORD, f"{CODEC_NAMES[codec]}: {error}") from None
+        raise KafkaError(
+            ErrorCode.INVALID_RECORD, f"{CODEC_NAMES[codec]} cannot be decompressed: {error}"
+        ) from None
     raise KafkaError(ErrorCode.INVALID_RECORD, f"unknown compression codec {codec}")
 
 

@@ -122,6 +122,11 @@ class RecordBatch:
         return bool(self.attributes & DELETE_HORIZON)
 
     @property
+    def is_emptied(self) -> bool:
+        """Compaction took all its records and kept the header, for its offsets and its producer's sequences."""
+        return self.count == 0 and self.size == HEADER_BYTES
+
+    @property
     def last_offset(self) -> int:
         return self.base_offset + self.last_offset_delta
 
@@ -237,7 +242,7 @@ def decode_records(
     batch: RecordBatch, *, decompressed_max: int = compression.DECOMPRESSED_BYTES_MAX
 ) -> Iterator[Record]:
     """The batch's records, every field checked. KafkaError INVALID_RECORD, CORRUPT_MESSAGE or MESSAGE_TOO_LARGE."""
-    if batch.codec == compression.NONE:
+    if batch.codec == compression.NONE or batch.is_emptied:
         data = bytes(batch.records)
     else:
         data = compression.decompress(batch.codec, batch.records, decompressed_max)

@@ -171,7 +171,7 @@ def walk_slices(
     batch: RecordBatch, *, decompressed_max: int = compression.DECOMPRESSED_BYTES_MAX
 ) -> Iterator[None]:
     """Lengths and count alone, in slices; for batches that some leader has already accepted."""
-    if batch.codec == compression.NONE:
+    if batch.codec == compression.NONE or batch.is_emptied:
         yield from _walk_slices(batch.view, HEADER_BYTES, batch.count, None)
     else:
         with compression.decompressed(batch.codec, batch.records, decompressed_max) as plain:
