@@ -270,7 +270,7 @@ def compile_constructor(cls: type[Struct]) -> Any:
             body.append(f" self.{name} = {name}\n")
     star = ", *, " if parameters else ""
     source = f"def __init__(self{star}{', '.join(parameters)}):\n{''.join(body)} self.unknown_tags = None\n"
-    exec(source, scope)  # noqa: S102  # made of our declarations alone
+    exec(source, scope)  # noqa: S102
     constructor = scope["__init__"]
     constructor.__qualname__ = f"{cls.__qualname__}.__init__"
     return constructor
