@@ -10,11 +10,14 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from kbroker import __version__
+
+if TYPE_CHECKING:
+    from kbroker.config import Settings
 
 # Descriptors the broker would like: one per connection, and the files in use. The soft limit is often 1,024 where
 # the hard one is 20,000 and more.
@@ -63,26 +66,42 @@ def start(
 
     from kbroker.errors import StartError
 
+    overrides = list(assignments)
+    if data_dir is not None:
+        overrides.append(f"log.dirs={data_dir.absolute()}")
     try:
-        serve(
-            overrides=[*flags_as_settings(port=port, data_dir=data_dir), *assignments],
-            config=config,
-            insecure=insecure,
-        )
+        serve(port=port, overrides=overrides, config=config, insecure=insecure)
     except StartError as error:
         stop_with(str(error))
 
 
-def serve(*, overrides: list[str], config: Path | None, insecure: bool) -> None:
+def serve(*, port: int | None, overrides: list[str], config: Path | None, insecure: bool) -> None:
     """Load the settings, check them, run the node."""
-    from kbroker.config import Settings
     from kbroker.node import run
-    from kbroker.security.exposure import check_exposure
 
-    settings = Settings.load(config, overrides)
-    check_exposure(settings.listeners, settings.client_auth, insecure=insecure)
+    settings = load(port=port, overrides=overrides, config=config)
+    settings.check_exposure(insecure)
     raise_descriptor_limit()
     run(settings, announce)
+
+
+def load(*, port: int | None, overrides: list[str], config: Path | None) -> Settings:
+    """The settings of FILE, with the overrides above it. `port` is for the default listener: it adds none, moves none."""
+    from kbroker.config import Settings
+    from kbroker.errors import StartError
+
+    settings = Settings.load(config, overrides, environment=os.environ)
+    if port is None:
+        return settings
+    if "listeners" not in settings.static:
+        return Settings.load(
+            config, [*overrides, f"listeners=PLAINTEXT://localhost:{port}"], environment=os.environ
+        )
+    if all(port != endpoint.port for endpoint in settings.listeners):
+        raise StartError(
+            f"--port {port} is none of listeners={settings.static['listeners']}; leave --port out, or set the port there"
+        )
+    return settings
 
 
 def announce(serving: str) -> None:
@@ -93,16 +112,6 @@ def announce(serving: str) -> None:
         click.echo(f"kbroker {__version__} serving on {serving}, ready in {process_age():.2f} s")
     except OSError:
         return  # nobody reads stdout; the broker serves all the same
-
-
-def flags_as_settings(*, port: int | None, data_dir: Path | None) -> list[str]:
-    """The short options, as the settings they stand for."""
-    settings = []
-    if port is not None:
-        settings.append(f"listeners=PLAINTEXT://localhost:{port}")
-    if data_dir is not None:
-        settings.append(f"log.dirs={data_dir.absolute()}")
-    return settings
 
 
 def raise_descriptor_limit() -> None:

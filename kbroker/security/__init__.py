@@ -1,1 +1,1 @@
-"""Who may connect: TLS contexts and what may be exposed. Knows no sockets and no requests."""
+"""Who may connect, and how it is known: TLS contexts. Knows no sockets and no requests."""

@@ -12,9 +12,9 @@ import ssl
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
+from kbroker.config import Settings, TlsOptions
 from kbroker.errors import StartError
 
 _KEY = re.compile(r"-----BEGIN ((?:[A-Z]+ )*PRIVATE KEY)-----(.*?)-----END \1-----", re.DOTALL)
@@ -27,22 +27,9 @@ _CLIENT_AUTH = {"none": ssl.CERT_NONE, "requested": ssl.CERT_OPTIONAL, "required
 _SUITES_13 = ("TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256", "TLS_AES_128_GCM_SHA256")
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class TlsOptions:
-    """The `ssl.*` options of one listener. Not shown by repr: some are secret."""
-
-    keystore_type: str = "JKS"
-    keystore_location: str | None = None
-    keystore_password: str | None = None
-    keystore_key: str | None = None  # PEM text, as `keystore_certificate_chain`
-    keystore_certificate_chain: str | None = None
-    key_password: str | None = None
-    truststore_type: str = "JKS"
-    truststore_location: str | None = None
-    truststore_certificates: str | None = None  # PEM text
-    client_auth: str = "none"  # none | requested | required
-    enabled_protocols: tuple[str, ...] = ("TLSv1.2", "TLSv1.3")
-    cipher_suites: tuple[str, ...] = ()  # IANA's names, as Java has them, or OpenSSL's
+def server_context(settings: Settings, listener: str) -> ssl.SSLContext:
+    """The context of a broker's listener."""
+    return build_server_context(settings.tls(listener))
 
 
 def build_server_context(options: TlsOptions) -> ssl.SSLContext:

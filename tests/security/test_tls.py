@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ssl
 import subprocess
+from dataclasses import replace
 
 import pytest
 import trustme
 
+from kbroker.config import Settings, TlsOptions
 from kbroker.errors import StartError
-from kbroker.security.tls import TlsOptions, build_server_context, openssl_suite
+from kbroker.security.tls import build_server_context, openssl_suite, server_context
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +38,27 @@ def truststore(authority, tmp_path):
     return str(path)
 
 
+NOTHING_SET = TlsOptions(
+    client_auth="none",
+    enabled_protocols=("TLSv1.2", "TLSv1.3"),
+    cipher_suites=(),
+    keystore_type="JKS",
+    keystore_location=None,
+    truststore_type="JKS",
+    truststore_location=None,
+    truststore_certificates=None,
+    keystore_password=None,
+    keystore_key=None,
+    keystore_certificate_chain=None,
+    key_password=None,
+    truststore_password=None,
+)
+
+
 def pem(keystore, **options):
-    return TlsOptions(keystore_type="PEM", keystore_location=keystore, truststore_type="PEM", **options)
+    return replace(
+        NOTHING_SET, keystore_type="PEM", keystore_location=keystore, truststore_type="PEM", **options
+    )
 
 
 def client_context(authority, identity=None, *, versions=None):
@@ -133,7 +154,8 @@ def test_requested_lets_a_client_without_a_certificate_in_but_not_a_strangers(
 
 def test_key_and_chain_may_stand_in_the_configuration_on_one_line(authority, identity):
     """A properties file joins the lines of a continued value."""
-    options = TlsOptions(
+    options = replace(
+        NOTHING_SET,
         keystore_type="PEM",
         keystore_key=identity.private_key_pem.bytes().decode().replace("\n", " "),
         keystore_certificate_chain="".join(pem.bytes().decode() for pem in identity.cert_chain_pems).replace(
@@ -167,7 +189,7 @@ def refusal(options):
 
 
 def test_a_listener_without_a_certificate_says_what_to_set():
-    assert "ssl.keystore.location" in refusal(TlsOptions())
+    assert "ssl.keystore.location" in refusal(NOTHING_SET)
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -179,14 +201,14 @@ def test_a_jks_store_names_the_conversion(tmp_path):
     store = tmp_path / "broker.jks"
     store.write_bytes(b"\xfe\xed\xfe\xed\x00\x00\x00\x02")
 
-    sentence = refusal(TlsOptions(keystore_location=str(store)))
+    sentence = refusal(replace(NOTHING_SET, keystore_location=str(store)))
 
     assert "is a JKS store, and kbroker reads PEM; convert it (`keytool -importkeystore" in sentence
     assert "openssl pkcs12" in sentence
 
 
 def test_a_pem_file_without_its_type_asks_for_the_type(keystore):
-    assert "set ssl.keystore.type=PEM" in refusal(TlsOptions(keystore_location=keystore))
+    assert "set ssl.keystore.type=PEM" in refusal(replace(NOTHING_SET, keystore_location=keystore))
 
 
 def test_an_encrypted_key_without_a_password_asks_for_it_and_not_on_the_terminal(encrypted):
@@ -251,5 +273,17 @@ def test_unknown_suites_are_refused(keystore):
     assert "does not offer MOON-CHEESE; " in refusal(pem(keystore, cipher_suites=suites))
 
 
-def test_secrets_do_not_show():
-    assert "secret" not in repr(TlsOptions(key_password="secret"))
+def test_a_listeners_own_options_stand_above_the_brokers(authority, keystore):
+    settings = Settings.load(
+        {
+            "listeners": "INNER://localhost:9093",
+            "listener.security.protocol.map": "INNER:SSL",
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": "/nowhere",
+            "listener.name.inner.ssl.keystore.location": keystore,
+        }
+    )
+
+    session = handshake(server_context(settings, "INNER"), client_context(authority))
+
+    assert "TLSv1.3" == session.version()

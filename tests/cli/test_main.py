@@ -1,0 +1,41 @@
+"""The command line as a whole."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from kbroker import __version__
+from kbroker.cli import VERBS, main
+
+
+def test_version():
+    assert f"kbroker {__version__}\n" == CliRunner().invoke(main, ["--version"]).stdout
+
+
+def test_an_unknown_verb_is_refused():
+    result = CliRunner().invoke(main, ["fly"])
+
+    assert (2, True) == (result.exit_code, "No such command 'fly'" in result.stderr)
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_the_tables_help_is_the_verbs_own(name):
+    """--help shows the table; the verb's own first line must not say something else."""
+    command = main.get_command(click.Context(main), name)
+
+    assert command.name == name
+    assert VERBS[name].help == command.get_short_help_str(limit=200)
+
+
+def test_it_runs_as_a_module():
+    command = [sys.executable, "-m", "kbroker", "--version"]
+
+    assert (
+        f"kbroker {__version__}\n"
+        == subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
+    )

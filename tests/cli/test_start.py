@@ -1,0 +1,170 @@
+"""`kbroker start`: from options to settings, and how it ends."""
+
+from __future__ import annotations
+
+import gc
+import resource
+import subprocess
+import sys
+import types
+
+import pytest
+from click.testing import CliRunner
+
+from kbroker import __version__
+from kbroker.cli import main
+from kbroker.cli import start as start_module
+from kbroker.errors import StartError
+from kbroker.observe import logs
+
+LIMIT_S = 60
+
+
+@pytest.fixture
+def started(monkeypatch, tmp_path):
+    """`started(options...)`: the command's result, and the settings a node would have run with."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setattr(logs, "_outlet", logs.to_logging)
+    monkeypatch.setattr(start_module, "raise_descriptor_limit", lambda: None)
+    monkeypatch.setattr(gc, "freeze", lambda: None)
+    ran = []
+
+    def run(settings, on_ready):
+        ran.append(settings)
+        on_ready("somewhere")
+
+    node = types.ModuleType("kbroker.node")
+    node.run = run
+    monkeypatch.setitem(sys.modules, "kbroker.node", node)
+
+    def invoke(*options):
+        result = CliRunner().invoke(main, ["start", *map(str, options)])
+        return result, ran.pop() if ran else None
+
+    yield invoke
+    gc.enable()
+
+
+def listening(settings):
+    return [(endpoint.protocol, endpoint.host, endpoint.port) for endpoint in settings.listeners]
+
+
+def test_without_options_it_listens_on_loopback_and_keeps_data_at_home(started, tmp_path):
+    result, settings = started()
+
+    assert (0, [("PLAINTEXT", "localhost", 9092)]) == (result.exit_code, listening(settings))
+    assert f"{tmp_path}/kbroker" == settings.log_dir
+
+
+def test_one_line_says_that_it_serves(started):
+    result, _ = started()
+
+    assert result.stdout.startswith(f"kbroker {__version__} serving on somewhere, ready in ")
+    assert result.stdout.endswith(" s\n")
+
+
+def test_port_and_data_dir_become_settings(started, tmp_path):
+    _, settings = started("--port", 9999, "--data-dir", tmp_path / "data")
+
+    assert [("PLAINTEXT", "localhost", 9999)] == listening(settings)
+    assert f"{tmp_path}/data" == settings.log_dir
+
+
+def test_set_stands_above_the_file(started, tmp_path):
+    file = tmp_path / "server.properties"
+    file.write_text("num.partitions=3\nlog.retention.hours=2\n")
+
+    _, settings = started("--config", file, "--set", "num.partitions=5")
+
+    assert (5, 2) == (settings.num_partitions, settings.log_retention_hours)
+
+
+def test_port_may_name_a_port_of_the_files_listeners(started, tmp_path):
+    file = tmp_path / "server.properties"
+    file.write_text("listeners=PLAINTEXT://127.0.0.1:7000,OTHER://127.0.0.1:7001\n")
+
+    result, settings = started(
+        "--config",
+        file,
+        "--port",
+        7000,
+        "--set",
+        "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,OTHER:PLAINTEXT",
+    )
+
+    assert 0 == result.exit_code, result.stderr
+    assert [7000, 7001] == [endpoint.port for endpoint in settings.listeners]
+
+
+def test_a_port_beside_other_listeners_is_refused(started, tmp_path):
+    result, _ = started("--port", 9999, "--set", "listeners=PLAINTEXT://127.0.0.1:7000")
+
+    assert 1 == result.exit_code
+    assert "--port 9999 is none of listeners=PLAINTEXT://127.0.0.1:7000" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--set", "num.partitionz=3"], "num.partitions"),
+        (["--set", "num.partitions"], "name=value"),
+        (["--config", "/nowhere/server.properties"], "/nowhere/server.properties"),
+        (["--set", "listeners=PLAINTEXT://0.0.0.0:9092"], "--insecure"),
+    ],
+)
+def test_a_refusal_is_one_sentence_on_stderr(started, options, named):
+    result, settings = started(*options)
+
+    assert (1, "", None) == (result.exit_code, result.stdout, settings)
+    assert result.stderr.startswith("kbroker cannot start: ")
+    assert named in result.stderr
+    assert 1 == result.stderr.count("\n")
+
+
+def test_insecure_listens_anywhere(started):
+    result, settings = started("--insecure", "--set", "listeners=PLAINTEXT://0.0.0.0:9092")
+
+    assert (0, [("PLAINTEXT", "0.0.0.0", 9092)]) == (result.exit_code, listening(settings))
+
+
+def test_a_node_that_cannot_start_ends_it_with_its_sentence(started):
+    def run(settings, on_ready):
+        raise StartError("port 9092 is in use; choose another with --port")
+
+    sys.modules["kbroker.node"].run = run
+
+    result, _ = started()
+
+    assert (1, "kbroker cannot start: port 9092 is in use; choose another with --port\n") == (
+        result.exit_code,
+        result.stderr,
+    )
+
+
+def test_the_descriptor_limit_rises_to_the_hard_one(monkeypatch):
+    asked = []
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (1024, 20_000))
+    monkeypatch.setattr(resource, "setrlimit", lambda what, limits: asked.append(limits))
+
+    start_module.raise_descriptor_limit()
+
+    assert [(20_000, 20_000)] == asked
+
+
+def test_a_refused_descriptor_limit_stops_nothing(monkeypatch):
+    def refuse(what, limits):
+        raise ValueError("not allowed to raise maximum limit")
+
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (1024, resource.RLIM_INFINITY))
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+
+    start_module.raise_descriptor_limit()
+
+
+def test_the_age_of_the_process_counts_from_its_start():
+    code = "from kbroker.cli.start import process_age; print(process_age())"
+    age = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT_S, check=True
+    )
+
+    assert 0 <= float(age.stdout) < LIMIT_S
