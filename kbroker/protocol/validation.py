@@ -209,11 +209,11 @@ def _walk(data: memoryview, position: int, count: int) -> int:
             raise invalid("record of negative length")
         if byte > 0x7F:
             second = data[position + 1]
-            if second > 0x7F:
-                position = _step(data, position)
-            else:
+            if 0 < second < 0x80:
                 # zigzag: half of the 14 bits, and 2 bytes for the length itself; 62 = 0x80 / 2 - 2
                 position += (byte >> 1) + (second << 6) - 62
+            else:
+                position = _step(data, position)
         elif byte >= _SMALLEST_LENGTH:
             position += (byte >> 1) + 1
         else:
@@ -222,28 +222,48 @@ def _walk(data: memoryview, position: int, count: int) -> int:
 
 
 def _step(data: memoryview, position: int) -> int:
-    """Step over one record whose length takes three bytes or more."""
-    length, start = _varint32(data, position)
-    if length < RECORD_BYTES_MIN:
-        raise invalid(f"record of {length} bytes")
+    """Step over one record whose length takes three bytes or more (or two where one would do)."""
+    length, start = _length(data, position)
     return start + length
 
 
+def _length(data: memoryview, position: int) -> tuple[int, int]:
+    """The length of the record at `position`, and where its fields begin."""
+    low = data[position]
+    if low > 0x7F and not low & 1 and data[position + 1] < 0x80:
+        length, start = (low >> 1) + (data[position + 1] << 6) - 64, position + 2
+    else:
+        length, start = _varint32(data, position)
+    if length < RECORD_BYTES_MIN:
+        raise invalid(f"record of {length} bytes")
+    return length, start
+
+
 def _varint32(data: memoryview, position: int) -> tuple[int, int]:
-    value, after = read_varint(data, position)
+    value, after = _varint64(data, position)
     if after - position > 5 or not -0x80000000 <= value <= 0x7FFFFFFF:
         raise invalid(f"a 32-bit varint of {after - position} bytes")
     return value, after
 
 
+def _varint64(data: memoryview, position: int) -> tuple[int, int]:
+    try:
+        return read_varint(data, position)
+    except ValueError as error:
+        raise invalid(str(error)) from None
+
+
 def _careful(batch: RecordBatch, config: ProduceConfig, now_ms: int) -> bool:
-    """Whether the records' keys or times must be looked at.
+    """Whether the records' keys or times must be looked at."""
+    return "compact" in config.cleanup_policy or _by_time(batch, config, now_ms)
+
+
+def _by_time(batch: RecordBatch, config: ProduceConfig, now_ms: int) -> bool:
+    """Whether a record's time may be out of bounds.
 
     The header vouches for the times as long as no bound on the past is set: its maximum is at least the newest of
     them. With such a bound any record may be the old one.
     """
-    if "compact" in config.cleanup_policy:
-        return True
     if config.message_timestamp_type != "CreateTime":
         return False
     oldest = now_ms - config.message_timestamp_before_max_ms
@@ -277,7 +297,7 @@ class _Examination:
         self._batch = batch
         self._topic_partition = topic_partition
         self._compacted = "compact" in config.cleanup_policy
-        self._by_time = config.message_timestamp_type == "CreateTime"
+        self._by_time = _by_time(batch, config, now_ms)
         self._base_timestamp = batch.base_timestamp
         self._earliest = now_ms - config.message_timestamp_before_max_ms
         self._latest = min(now_ms + config.message_timestamp_after_max_ms, _TIMESTAMP_MAX)
@@ -287,26 +307,36 @@ class _Examination:
         self._out_of_range = False  # some record's time is outside the bounds
 
     def walk(self, data: memoryview, position: int, first: int, number: int) -> int:
-        """Records `first` to `first + number`, from `position`; where the last one ends."""
+        """Records `first` to `first + number`, from `position`; where the last one ends. Fields are read in line."""
+        by_time, compacted = self._by_time, self._compacted
         for index in range(first, first + number):
-            try:
-                length, start = _varint32(data, position)
-                if length < RECORD_BYTES_MIN:
-                    raise invalid(f"record {index} of {length} bytes")
-                time_delta, at = read_varint(data, start + 1)
-                offset_delta, at = _varint32(data, at)
-                key_length, at = _varint32(data, at)
-            except ValueError as error:
-                raise invalid(f"record {index}: {error}") from None
+            length, start = _length(data, position)
             position = start + length
-            if at + max(key_length, 0) > position:
+            at = start + 1
+            time_delta = 0
+            if by_time:
+                time_delta, at = _varint64(data, at)
+            else:
+                while data[at] > 0x7F:
+                    at += 1
+                at += 1
+            while data[at] > 0x7F:  # the offset delta
+                at += 1
+            at += 1
+            byte = data[at]
+            if byte < 0x80:
+                at += 1
+                key_length = -1 if byte & 1 else byte >> 1
+            else:
+                key_length, at = _varint32(data, at)
+            if at > position or at + key_length > position:
                 raise invalid(f"record {index}: key of {key_length} bytes in a record of {length}")
-            if self._compacted and key_length < 0:
+            if compacted and key_length < 0:
                 self._blame(
                     index, f"compacted topic partition {self._topic_partition} takes no record without a key"
                 )
-            elif self._by_time:
-                self._check_time(index, offset_delta, self._base_timestamp + time_delta)
+            elif by_time:
+                self._check_time(index, self._base_timestamp + time_delta)
         return position
 
     def settle(self) -> None:
@@ -323,16 +353,12 @@ class _Examination:
         if self._by_time and self._newest != self._batch.max_timestamp:
             self._batch.stamp_max_timestamp(self._newest)
 
-    def _check_time(self, index: int, offset: int, timestamp: int) -> None:
+    def _check_time(self, index: int, timestamp: int) -> None:
         if timestamp > self._newest:
             self._newest = timestamp
         if timestamp != NO_TIMESTAMP and not self._earliest <= timestamp <= self._latest:
             self._out_of_range = True
-            self._blame(
-                index,
-                f"timestamp {timestamp} of the record at offset {offset}"
-                f" is not between {self._earliest} and {self._latest}",
-            )
+            self._blame(index, f"timestamp {timestamp} is not between {self._earliest} and {self._latest}")
 
     def _blame(self, index: int, why: str) -> None:
         self._failures += 1
