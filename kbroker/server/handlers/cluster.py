@@ -1,0 +1,76 @@
+"""DescribeLogDirs: the log directory of this broker and what the partitions in it hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from kbroker.errors import ErrorCode
+from kbroker.protocol.messages.cluster import (
+    DescribableLogDirTopic,
+    DescribeLogDirsPartition,
+    DescribeLogDirsRequest,
+    DescribeLogDirsResponse,
+    DescribeLogDirsResult,
+    DescribeLogDirsTopic,
+)
+from kbroker.server.rooms import Call, Rooms
+
+
+def handle_describe_log_dirs(
+    rooms: Rooms, call: Call, request: DescribeLogDirsRequest
+) -> DescribeLogDirsResponse:
+    """DescribeLogDirs: v1-5.
+
+    The one log directory; topics null: all partitions hosted here, empty: none. Partitions asked for that are not here
+    are left out. A failed directory answers KAFKA_STORAGE_ERROR.
+    Not done: moving partitions between directories, so no future ones. The total size of the volume is not known (-1).
+    v2 flexible · v3 an error for the whole answer (KIP-784) · v4 space (KIP-827) · v5 cordoned directories (KIP-1066)
+    """
+    directory = rooms.directory
+    if directory.failed is not None:
+        failed = DescribeLogDirsResult(error_code=ErrorCode.KAFKA_STORAGE_ERROR, log_dir=directory.path)
+        return DescribeLogDirsResponse(results=[failed])
+    asked = _hosted(rooms) if request.topics is None else _hosted_of(rooms, request.topics)
+    sizes = {(each.tp.topic, each.tp.partition): each.log.size for each in rooms.partitions}
+    return DescribeLogDirsResponse(
+        results=[
+            DescribeLogDirsResult(
+                log_dir=directory.path,
+                topics=[_topic(name, indexes, sizes) for name, indexes in asked if indexes],
+                usable_bytes=directory.free_bytes(),
+            )
+        ]
+    )
+
+
+def _hosted(rooms: Rooms) -> Iterator[tuple[str, list[int]]]:
+    for topic in rooms.cluster.state.topics.values():
+        yield (
+            topic.name,
+            [index for index, each in enumerate(topic.partitions) if rooms.node_id in each.replicas],
+        )
+
+
+def _hosted_of(rooms: Rooms, asked: Iterable[DescribableLogDirTopic]) -> Iterator[tuple[str, list[int]]]:
+    for one in asked:
+        topic = rooms.cluster.state.topics.get(one.topic)
+        partitions = [] if topic is None else topic.partitions
+        yield (
+            one.topic,
+            [
+                index
+                for index in dict.fromkeys(one.partitions)
+                if 0 <= index < len(partitions) and rooms.node_id in partitions[index].replicas
+            ],
+        )
+
+
+def _topic(name: str, indexes: Iterable[int], sizes: dict[tuple[str, int], int]) -> DescribeLogDirsTopic:
+    """A partition that nobody has touched since the start has no files yet."""
+    return DescribeLogDirsTopic(
+        name=name,
+        partitions=[
+            DescribeLogDirsPartition(partition_index=index, partition_size=sizes.get((name, index), 0))
+            for index in indexes
+        ],
+    )
