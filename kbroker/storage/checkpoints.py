@@ -1,0 +1,131 @@
+"""The small text files beside the data: offset checkpoints, leader epochs, meta.properties, partition.metadata.
+
+Formats are Kafka's. Knows how to read them and how to replace one so that a crash leaves the old or the new, whole.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import itertools
+from collections.abc import Iterable, Mapping
+from uuid import UUID
+
+from kbroker.model import TopicPartition
+from kbroker.seams import Buffer, Disk
+
+_VERSION = "0"  # first line of every checkpoint
+
+
+def replace_file(disk: Disk, path: str, content: Buffer, *, fsync: bool) -> None:
+    """Put `content` at `path` in one step: a crash shows the old file or the new one, whole. Durable if `fsync`."""
+    fresh = path + ".tmp"
+    file = disk.open(fresh, create=True)
+    try:
+        if file.size:  # left by a crash
+            file.truncate(0)
+        file.append([content])
+        if fsync:
+            file.sync()
+    finally:
+        file.close()
+    disk.rename(fresh, path)
+    if fsync:
+        disk.sync_dir(path.rpartition("/")[0])
+
+
+def read_offsets(disk: Disk, path: str) -> dict[TopicPartition, int]:
+    """An offset checkpoint; empty when missing. ValueError when it is not one."""
+    offsets = {}
+    for line in _lines(disk, path):
+        topic, partition, offset = line.split(" ")
+        offsets[TopicPartition(topic, int(partition))] = int(offset)
+    return offsets
+
+
+def write_offsets(disk: Disk, path: str, offsets: Mapping[TopicPartition, int], *, fsync: bool) -> None:
+    """Replace an offset checkpoint."""
+    lines = [f"{topic} {partition} {offset}" for (topic, partition), offset in offsets.items()]
+    replace_file(disk, path, _checkpoint(lines), fsync=fsync)
+
+
+def read_epochs(disk: Disk, path: str) -> list[tuple[int, int]]:
+    """`leader-epoch-checkpoint`: (epoch, start offset) pairs, both rising. ValueError when it is not one."""
+    pairs: list[tuple[int, int]] = []
+    for line in _lines(disk, path):
+        epoch, start = line.split(" ")
+        pairs.append((int(epoch), int(start)))
+    for before, after in itertools.pairwise(pairs):
+        if before[0] >= after[0] or before[1] > after[1]:
+            raise ValueError(f"{path}: epoch {after[0]} at {after[1]} after epoch {before[0]} at {before[1]}")
+    return pairs
+
+
+def write_epochs(disk: Disk, path: str, pairs: Iterable[tuple[int, int]], *, fsync: bool) -> None:
+    """Replace `leader-epoch-checkpoint`."""
+    replace_file(disk, path, _checkpoint([f"{epoch} {start}" for epoch, start in pairs]), fsync=fsync)
+
+
+def read_properties(disk: Disk, path: str) -> dict[str, str]:
+    """A Java properties file of plain `name=value` lines."""
+    values = {}
+    for line in disk.read(path).decode().splitlines():
+        line = line.strip()
+        if line and line[0] not in "#!":
+            name, separator, value = line.partition("=")
+            if not separator:
+                raise ValueError(f"{path}: no '=' in {line!r}")
+            values[name.strip()] = value.strip()
+    return values
+
+
+def write_properties(disk: Disk, path: str, values: Mapping[str, str], *, fsync: bool) -> None:
+    """Replace a properties file."""
+    lines = "".join(f"{name}={value}\n" for name, value in values.items())
+    replace_file(disk, path, lines.encode(), fsync=fsync)
+
+
+def encode_uuid(value: UUID) -> str:
+    """A UUID as Kafka prints it: URL-safe base64 without padding, 22 characters."""
+    return base64.urlsafe_b64encode(value.bytes).rstrip(b"=").decode()
+
+
+def decode_uuid(text: str) -> UUID:
+    """The other way round. ValueError on anything else."""
+    try:
+        raw = base64.b64decode(text + "==", altchars=b"-_", validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"{text!r} is no base64 uuid") from error
+    if len(raw) != 16:
+        raise ValueError(f"{text!r} is no base64 uuid")
+    return UUID(bytes=raw)
+
+
+def partition_metadata(topic_id: UUID) -> bytes:
+    """Content of `partition.metadata`."""
+    return f"version: 0\ntopic_id: {encode_uuid(topic_id)}\n".encode()
+
+
+def read_partition_metadata(disk: Disk, folder: str) -> UUID | None:
+    """The topic id that a partition's folder belongs to; None when its file is missing or torn."""
+    try:
+        raw = disk.read(f"{folder}/partition.metadata")
+        fields = dict(line.split(": ", 1) for line in raw.decode().splitlines() if line)
+        return decode_uuid(fields["topic_id"]) if fields.get("version") == "0" else None
+    except (FileNotFoundError, KeyError, ValueError):
+        return None
+
+
+def _checkpoint(lines: list[str]) -> bytes:
+    return "".join(f"{line}\n" for line in (_VERSION, str(len(lines)), *lines)).encode()
+
+
+def _lines(disk: Disk, path: str) -> list[str]:
+    try:
+        raw = disk.read(path)
+    except FileNotFoundError:
+        return []
+    lines = raw.decode().splitlines()
+    if len(lines) < 2 or lines[0] != _VERSION or int(lines[1]) != len(lines) - 2:
+        raise ValueError(f"{path} is no checkpoint of version {_VERSION}, or is torn")
+    return lines[2:]

@@ -1,0 +1,132 @@
+"""A partition's producer snapshots (`<offset>.snapshot`): when taken, which is used, what is scanned behind it.
+
+A snapshot is a shortcut: unfit, missing or newer than the log, the state is read from the batches again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from kbroker.storage import scan
+from kbroker.storage.producers import ProducerStates, coordinator_epoch_of
+from kbroker.storage.segment import segment_name
+
+if TYPE_CHECKING:
+    from kbroker.protocol.records import RecordBatch
+    from kbroker.seams import Disk, File
+    from kbroker.storage.segment import Segment
+
+log = structlog.get_logger(__name__)
+
+SUFFIX = ".snapshot"
+SNAPSHOTS_KEPT = 2  # the newest, and one more should the newest be damaged
+
+_CONTROL = 0x20
+_TRANSACTIONAL = 0x10
+
+
+class Snapshots:
+    """The snapshot files of one partition, by offset."""
+
+    __slots__ = ("_disk", "_folder", "offsets")
+
+    def __init__(self, disk: Disk, folder: str) -> None:
+        self._disk = disk
+        self._folder = folder
+        self.offsets: list[int] = []  # rising
+        if disk.exists(folder):
+            names = [name.removesuffix(SUFFIX) for name in disk.list(folder) if name.endswith(SUFFIX)]
+            self.offsets = sorted(int(name) for name in names if name.isdigit())
+
+    def take(self, states: ProducerStates, offset: int) -> File:
+        """Write the state at log end `offset`. Returns the file, not synced; older ones go."""
+        file = self._disk.open(self._path(offset), create=True)
+        try:
+            if file.size:
+                file.truncate(0)
+            file.append([states.encode()])
+        finally:
+            file.close()
+        if offset not in self.offsets:
+            self.offsets.append(offset)
+        for old in self.offsets[:-SNAPSHOTS_KEPT]:
+            self._disk.remove(self._path(old))
+        del self.offsets[:-SNAPSHOTS_KEPT]
+        return file
+
+    def load(self, segments: list[Segment], end: int) -> ProducerStates:
+        """The state at log end `end`: from the newest fit snapshot, and the batches behind it."""
+        self.truncate_to(end)
+        states, offset = ProducerStates(), 0
+        while self.offsets:
+            offset = self.offsets[-1]
+            try:
+                states = ProducerStates.decode(self._disk.read(self._path(offset)))
+                break
+            except ValueError as error:
+                log.warning("producer snapshot dropped", file=self._path(offset), why=str(error))
+                self.truncate_to(offset - 1)
+                states, offset = ProducerStates(), 0
+        if offset < end:
+            _scan(states, segments, offset, end)
+        states.settled()
+        return states
+
+    def truncate_to(self, end: int) -> None:
+        """Remove those newer than the log."""
+        while self.offsets and self.offsets[-1] > end:
+            self._disk.remove(self._path(self.offsets[-1]))
+            self.offsets.pop()
+
+    def _path(self, offset: int) -> str:
+        return f"{self._folder}/{segment_name(offset)}{SUFFIX}"
+
+
+def took_batch(states: ProducerStates, batch: RecordBatch, base: int) -> None:
+    """Bring `states` up to date with a batch of a producer."""
+    attributes = batch.attributes
+    if attributes & _CONTROL:
+        epoch = coordinator_epoch_of(batch.view)
+        states.took_marker(batch.producer_id, batch.producer_epoch, batch.max_timestamp, epoch)
+        return
+    states.took(
+        batch.producer_id,
+        batch.producer_epoch,
+        batch.base_sequence,
+        base,
+        batch.last_offset_delta,
+        batch.max_timestamp,
+        attributes & _TRANSACTIONAL,
+    )
+
+
+def took_header(states: ProducerStates, batch: scan.Batch, file: File) -> None:
+    """The same for a batch in a file."""
+    if batch.attributes & _CONTROL:
+        epoch = coordinator_epoch_of(scan.read_batch(file, batch))
+        states.took_marker(batch.producer_id, batch.producer_epoch, batch.max_timestamp, epoch)
+        return
+    states.took(
+        batch.producer_id,
+        batch.producer_epoch,
+        batch.base_sequence,
+        batch.base,
+        batch.last_offset_delta,
+        batch.max_timestamp,
+        batch.attributes & _TRANSACTIONAL,
+    )
+
+
+def _scan(states: ProducerStates, segments: list[Segment], offset: int, end: int) -> None:
+    """Take the batches from `offset` to `end`."""
+    for number, segment in enumerate(segments):
+        next_base = segments[number + 1].base if number + 1 < len(segments) else end
+        if next_base <= offset or segment.base >= end:
+            continue
+        size = segment.file.size
+        at = segment.indexed_position(offset) if offset > segment.base else 0
+        for batch in scan.walk(segment.file, at, size):
+            if batch.producer_id >= 0 and offset <= batch.base < end:
+                took_header(states, batch, segment.file)
