@@ -1,0 +1,117 @@
+"""Rooms for handler tests: the real cluster log, state and settings on a folder of the test; no sockets, no loop.
+
+    house = House(tmp_path, {"num.partitions": "3"})
+    house.create("topic", partitions=2)
+    answer = await house.ask(handle_metadata, MetadataRequest(topics=None), version=9)
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+from kbroker.cluster.commands import CreateTopics, DeleteTopics, NewTopic, RegisterBroker
+from kbroker.cluster.local import LocalLog
+from kbroker.cluster.names import new_topic_id
+from kbroker.cluster.state import Change, Topic
+from kbroker.config import ResourceType, Settings
+from kbroker.model import BrokerId, Endpoint
+from kbroker.server.rooms import Call, Rooms
+from kbroker.storage.disk import RealDisk
+
+NODE = BrokerId(1)
+CLUSTER_ID = "MkU3OEVBNTcwNTJENDM2Qg"
+PLAIN = Endpoint("PLAINTEXT", "broker-1.example", 9092, "PLAINTEXT")
+TLS = Endpoint("SSL", "broker-1.example", 9093, "SSL")
+
+
+class House:
+    """One broker's rooms, and the other brokers that a test registers."""
+
+    def __init__(self, folder: Path, values: Mapping[str, str] | None = None, **rooms: Any) -> None:
+        self.settings = Settings.load({"node.id": "1", "log.dirs": str(folder), **(values or {})})
+        self.random = random.Random(1)
+        self.proposed: list[object] = []
+        self.changes: list[Change] = []
+        self.log = LocalLog(
+            str(folder / "cluster"),
+            node_id=NODE,
+            disk=RealDisk(),
+            threads=SimpleNamespace(run=None),  # type: ignore[arg-type]  # without fsync nothing runs in a thread
+            new_cluster_id=lambda: CLUSTER_ID,
+            fsync=False,
+        )
+        self.log.on_change(self._changed)
+        self.register(NODE, PLAIN, TLS)
+        self.rooms = self.rooms_with(**rooms)
+
+    def rooms_with(self, **given: Any) -> Rooms:
+        """Rooms with other parts than usual."""
+        fields: dict[str, Any] = {name: None for name in Rooms.__dataclass_fields__}
+        fields |= {
+            "node_id": NODE,
+            "settings": self.settings,
+            "cluster": self.log,
+            "random": self.random,
+            "propose": self.propose,
+        }
+        return Rooms(**(fields | given))
+
+    @property
+    def state(self) -> Any:
+        return self.log.state
+
+    def _changed(self, change: Change) -> None:
+        """What Node does with broker configs."""
+        self.changes.append(change)
+        for kind, name in change.configs_changed:
+            if kind == ResourceType.BROKER:
+                self.settings.apply_dynamic(name, self.state.config(kind, name))
+
+    async def propose(self, command: Any) -> Any:
+        """As Node's: the result, or the error raised."""
+        self.proposed.append(command)
+        return self.do(command)
+
+    def do(self, command: Any) -> Any:
+        """Apply a command now."""
+        outcome: list[tuple[Any, BaseException | None]] = []
+        self.log.propose(command, lambda result, error: outcome.append((result, error)))
+        [(result, error)] = outcome
+        if error is not None:
+            raise error
+        return result
+
+    def register(self, broker: int, *endpoints: Endpoint, rack: str | None = None) -> None:
+        self.do(RegisterBroker(broker, UUID(int=broker), UUID(int=100 + broker), endpoints, rack))
+
+    def create(
+        self,
+        name: str,
+        partitions: int = 1,
+        *,
+        replicas: Sequence[int] = (NODE,),
+        configs: Mapping[str, str] | None = None,
+    ) -> Topic:
+        new = NewTopic(name, new_topic_id(self.random), [tuple(replicas)] * partitions, dict(configs or {}))
+        [topic] = self.do(CreateTopics([new]))
+        assert isinstance(topic, Topic), topic
+        return topic
+
+    def delete(self, name: str) -> None:
+        self.do(DeleteTopics([self.state.topics[name].id]))
+
+    async def ask(
+        self, handler: Callable[..., Any], request: Any, *, version: int, listener: str = "PLAINTEXT"
+    ) -> Any:
+        """What `handler` answers, whether at once or later."""
+        call = Call(
+            version=version, client_id="test", listener=listener, principal="User:ANONYMOUS", peer="test", arrival=0.0
+        )
+        answer = handler(self.rooms, call, request)
+        return await answer if inspect.isawaitable(answer) else answer
