@@ -87,7 +87,7 @@ def start(peer: Peer) -> None:
     peer.launch()
     deadline = time.monotonic() + START_S_MAX
     while time.monotonic() < deadline:
-        if not Path(f"/proc/{peer.pid}/exe").exists():
+        if not alive(peer):
             break
         try:
             socket.create_connection(("127.0.0.1", peer.plain.port), timeout=1).close()
@@ -95,7 +95,12 @@ def start(peer: Peer) -> None:
         except OSError:
             time.sleep(0.02)
     peer.end()
-    raise RuntimeError(f"{peer.name} did not serve within {START_S_MAX} s; its output is above")
+    raise RuntimeError(f"{peer.name} did not serve; its output is above")
+
+
+def alive(peer: Peer) -> bool:
+    """Has its process not ended by itself?"""
+    return Path(f"/proc/{peer.pid}/exe").exists()
 
 
 class ApacheKafka:
@@ -141,6 +146,8 @@ class ApacheKafka:
 
     def end(self) -> None:
         if self._broker is not None:
+            if self._broker.pid and not alive(self):
+                sys.stderr.write(self._broker.log_text()[-4000:])
             self._broker.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import client, frames, generator, machine
-from bench.brokers import ApacheKafka, Certificate, Kbroker, Meter, Peer, start
+from bench.brokers import ApacheKafka, Certificate, Kbroker, Meter, Peer, alive, start
 from bench.client import Address
 from bench.generator import Run
 
@@ -173,6 +173,7 @@ def produce(bench: Bench, peer: Peer) -> None:
 
 
 def tls_produce(bench: Bench, peer: Peer) -> None:
+    bench.notes.append(f"TLS of {peer.name}: {client.tls_of(peer.tls)}")
     _produce(bench, peer, peer.tls, "tls_produce")
 
 
@@ -341,7 +342,7 @@ def start_up(bench: Bench, name: str) -> None:
 def _until_produced(peer: Peer, frame: bytes) -> None:
     deadline = time.monotonic() + 60
     created = False
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and alive(peer):
         try:
             if not created:
                 client.create_topics(peer.plain, {"first": 1})
@@ -351,7 +352,7 @@ def _until_produced(peer: Peer, frame: bytes) -> None:
         except OSError:
             pass  # not listening yet
         time.sleep(0.005)
-    raise TimeoutError(f"{peer.name} acknowledged nothing within 60 s of its start")
+    raise RuntimeError(f"{peer.name} acknowledged nothing within 60 s of its start")
 
 
 def memory(bench: Bench, name: str) -> None:
@@ -372,16 +373,13 @@ def memory(bench: Bench, name: str) -> None:
 
 def scaling(bench: Bench, name: str) -> None:
     """One partition is used while others only exist: what a request costs must not follow their number."""
-    if name != "kbroker":
-        return
     with running(bench.new_peer(name)) as peer:
         client.create_topic(peer.plain, "used", 1)
         _scaling_step(bench, peer, "1")
         client.create_topic(peer.plain, "unused", 99)
         _scaling_step(bench, peer, "100")
         before = machine.memory(peer.pid).pss
-        for i in range(99):
-            client.create_topic(peer.plain, f"unused-{i}", 100)
+        client.create_topics(peer.plain, {f"unused-{i}": 100 for i in range(99)})
         time.sleep(SETTLE_S)
         bench.put(name, "partition_kb", (machine.memory(peer.pid).pss - before) / 9_900 / 1e3)
         _scaling_step(bench, peer, "10000")
@@ -411,8 +409,6 @@ def _scaling_step(bench: Bench, peer: Peer, step: str) -> None:
 
 def fsync(bench: Bench, name: str) -> None:
     """kbroker with fsync before ack, and what the disk gives without any broker."""
-    if name != "kbroker":
-        return
     batch = frames.batch_of_size(REQUEST_SIZE, 1024)
     record = frames.batch(1, 100).data
     bare = bench.folder / "bare"
@@ -438,6 +434,9 @@ def fsync(bench: Bench, name: str) -> None:
         "bare_grouped",
     )
 
+
+# What Kafka has no counterpart to.
+KBROKER_ONLY = frozenset({"scaling", "fsync"})
 
 FRESH: dict[str, Callable[[Bench, str], None]] = {
     "start": start_up,

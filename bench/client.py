@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import struct
 import time
 from dataclasses import dataclass
 
@@ -34,6 +35,19 @@ def trusting(chain: str) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=chain)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     return context
+
+
+def tls_of(address: Address) -> str:
+    """The version and cipher suite that a connection ends up with."""
+    with address.connect() as sock:
+        assert isinstance(sock, ssl.SSLSocket)
+        return f"{sock.version()}, {(sock.cipher() or ('none',))[0]}"
+
+
+def wait_in_kernel(sock: socket.socket, seconds: int) -> None:
+    """Blocking with a limit, but without the poll() that Python adds to every call on a socket with a timeout."""
+    sock.settimeout(None)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", seconds, 0))
 
 
 def read_answer(sock: socket.socket) -> bytes:

@@ -14,7 +14,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from bench import frames
-from bench.client import Address, read_answer, read_exactly
+from bench.client import Address, read_answer, read_exactly, wait_in_kernel
 
 AGAIN = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -162,7 +162,7 @@ def round_trips(address: Address, sent_frames: list[bytes], *, answer_size: int,
 
 def _one_by_one(sock: socket.socket, frame: bytes, answer_size: int, seconds: float) -> Run:
     send, receive, clock = sock.send, sock.recv, time.perf_counter
-    sock.settimeout(None)  # a socket with a timeout polls before every call
+    wait_in_kernel(sock, SILENCE_S_MAX)
     answered = 0
     watch = Stopwatch()
     until = watch.wall + seconds
@@ -181,7 +181,7 @@ def _side_by_side(socks: dict[socket.socket, bytes], answer_size: int, seconds: 
     answered = asked = 0
     with select.epoll() as epoll:
         for fd, (sock, _, _, _) in calls.items():
-            sock.settimeout(None)
+            wait_in_kernel(sock, SILENCE_S_MAX)
             epoll.register(fd, select.EPOLLIN)
         watch = Stopwatch()
         until = watch.wall + seconds

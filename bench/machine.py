@@ -162,10 +162,23 @@ def facts() -> dict[str, str]:
         "cpu": f"{os.cpu_count()} x {_cpu_model()}",
         "memory": f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB",
         "system": f"{_distribution()}, Linux {platform.release()}",
-        "python": f"{platform.python_implementation()} {platform.python_version()} ({sys.executable})",
         "java": _java(),
         "load": " ".join(f"{x:.2f}" for x in os.getloadavg()) + " (1, 5, 15 min, before)",
     }
+
+
+PYTHON_FACTS = """
+import platform, sys
+print(platform.python_implementation(), platform.python_version(), getattr(sys, "_base_executable", sys.executable))
+"""
+
+
+def python_facts(python: str) -> str:
+    """Which Python. One that was built without profile-guided optimisation is a quarter slower than the system's."""
+    done = subprocess.run([python, "-c", PYTHON_FACTS], capture_output=True, text=True, timeout=30)
+    if done.returncode != 0:
+        raise RuntimeError(f"{python} does not run: {done.stderr}")
+    return done.stdout.strip()
 
 
 def _cpu_model() -> str:

@@ -41,6 +41,16 @@ STOP_S_MAX = 20
 # A small JVM that still serves a test suite; the benchmark asks for more.
 HEAP = "512m"
 
+# As Kafka's own start script has them.
+JVM_FLAGS = (
+    "-server",
+    "-XX:+UseG1GC",
+    "-XX:MaxGCPauseMillis=20",
+    "-XX:InitiatingHeapOccupancyPercent=35",
+    "-XX:+ExplicitGCInvokesConcurrent",
+    "-XX:MaxInlineLevel=15",
+)
+
 LOG4J = """<?xml version="1.0" encoding="UTF-8"?>
 <Configuration>
   <Appenders>
@@ -120,9 +130,7 @@ def java(main_class: str, *args: str, heap: str = "256m", log4j: Path | None = N
         "java",
         f"-Xmx{heap}",
         f"-Dlog4j2.configurationFile={log4j}",
-        "-XX:+UseG1GC",
-        "-XX:MaxGCPauseMillis=20",  # as Kafka's own start script
-        "-XX:+ExplicitGCInvokesConcurrent",
+        *JVM_FLAGS,
         "-cp",
         f"{LIBS}/*",
         main_class,
