@@ -21,7 +21,7 @@ from kbroker.config.options import (
     option,
     options_of,
 )
-from kbroker.config.topics import CODECS, HOUR_MS, MINUTE_MS, TIMESTAMP_TYPES
+from kbroker.config.topics import CODECS, HOUR_MS, MINUTE_MS, TIMESTAMP_TYPES, check_retention
 
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 
@@ -35,7 +35,7 @@ class BrokerOptions:
     broker_rack: str | None = option(
         "broker.rack", STRING, None, doc="Where this broker stands; replicas are spread over racks."
     )
-    log_dir_option: tuple[str, ...] = option(
+    log_dir_option: tuple[str, ...] | None = option(
         "log.dir", LIST, (), doc="The folder of the data, where log.dirs is not set."
     )
     log_dirs_option: tuple[str, ...] | None = option(
@@ -44,7 +44,7 @@ class BrokerOptions:
 
     # Listeners
     listeners_option: tuple[str, ...] = option(
-        "listeners", LIST, ("PLAINTEXT://localhost:9092",), dynamic=PER_BROKER,
+        "listeners", LIST, ("PLAINTEXT://localhost:9092",),
         doc="Addresses to listen on, NAME://host:port; no host: all. localhost is 127.0.0.1 and, where present, ::1.",
     )  # fmt: skip
     advertised_listeners_option: tuple[str, ...] | None = option(
@@ -52,11 +52,14 @@ class BrokerOptions:
     )
     protocol_map_option: str = option(
         "listener.security.protocol.map", STRING,
-        "SASL_SSL:SASL_SSL,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT", dynamic=PER_BROKER,
+        "SASL_SSL:SASL_SSL,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT",
         doc="Security protocol of each listener, NAME:PROTOCOL.",
     )  # fmt: skip
-    controller_listener_names: tuple[str, ...] = option(
-        "controller.listener.names", LIST, (), doc="Listeners of Kafka's controllers: they are ignored here."
+    controller_listener_names: tuple[str, ...] | None = option(
+        "controller.listener.names",
+        LIST,
+        None,
+        doc="Listeners of Kafka's controllers: they are ignored here.",
     )
     inter_broker_listener_name: str | None = option(
         "inter.broker.listener.name", STRING, None, doc="Listener by which brokers reach each other."
@@ -159,15 +162,19 @@ class BrokerOptions:
         "log.roll.jitter.hours", INT, 0, at_least=0, doc="Most hours that are taken off the age at random."
     )
     log_retention_ms: int | None = option(
-        "log.retention.ms", LONG, None, dynamic=CLUSTER_WIDE,
+        "log.retention.ms", LONG, None, check=check_retention, dynamic=CLUSTER_WIDE,
         doc="Age at which records are deleted, -1: never; where not set, log.retention.minutes.",
     )  # fmt: skip
     log_retention_minutes: int | None = option(
-        "log.retention.minutes", INT, None,
+        "log.retention.minutes", INT, None, check=check_retention,
         doc="Age in minutes at which records are deleted; where not set, log.retention.hours.",
     )  # fmt: skip
     log_retention_hours: int = option(
-        "log.retention.hours", INT, 168, doc="Age in hours at which records are deleted."
+        "log.retention.hours",
+        INT,
+        168,
+        check=check_retention,
+        doc="Age in hours at which records are deleted.",
     )
     log_retention_bytes: int = option(
         "log.retention.bytes", LONG, -1, dynamic=CLUSTER_WIDE,
@@ -247,7 +254,12 @@ class BrokerOptions:
         doc="Time between two rounds that look for segments to delete.",
     )  # fmt: skip
     log_initial_task_delay_ms: int = option(
-        "log.initial.task.delay.ms", LONG, 30_000, at_least=0, doc="Time from the start to the first round."
+        "log.initial.task.delay.ms",
+        LONG,
+        30_000,
+        at_least=0,
+        internal=True,
+        doc="Time from the start to the first round.",
     )
     log_flush_offset_checkpoint_interval_ms: int = option(
         "log.flush.offset.checkpoint.interval.ms", INT, MINUTE_MS, at_least=0,
@@ -270,7 +282,7 @@ class BrokerOptions:
         doc="How long a partition remembers an idle idempotent producer.",
     )  # fmt: skip
     producer_id_expiration_check_interval_ms: int = option(
-        "producer.id.expiration.check.interval.ms", INT, 10 * MINUTE_MS, at_least=1,
+        "producer.id.expiration.check.interval.ms", INT, 10 * MINUTE_MS, at_least=1, internal=True,
         doc="Time between two rounds that forget idle producers.",
     )  # fmt: skip
 

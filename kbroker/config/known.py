@@ -55,7 +55,8 @@ REMOVED = frozenset(
     }
 )
 
-# name | type | default ("null": none) | bounds or choices ("~": whatever the case) | c: dynamic for all, b: per broker
+# name | type | default ("null": none) | bounds or choices ("~": whatever the case) | c: dynamic for all brokers,
+# b: per broker, i: internal
 _TABLE = """
 remote.log.storage.system.enable|boolean|false
 remote.log.storage.manager.impl.prefix|string|rsm.config.
@@ -67,15 +68,15 @@ remote.log.metadata.manager.class.path|string|null
 remote.log.metadata.manager.listener.name|string|null
 remote.log.metadata.custom.metadata.max.bytes|int|128|0..
 remote.log.index.file.cache.total.size.bytes|long|1073741824|1..|c
-remote.log.index.file.cache.ttl.ms|long|900000|-1..
+remote.log.index.file.cache.ttl.ms|long|900000|-1..|i
 remote.log.manager.thread.pool.size|int|2|1..
 remote.log.manager.copier.thread.pool.size|int|10|1..|c
 remote.log.manager.expiration.thread.pool.size|int|10|1..|c
 remote.log.manager.follower.thread.pool.size|int|2|1..|c
 remote.log.manager.task.interval.ms|long|30000|1..
-remote.log.manager.task.retry.backoff.ms|long|500|1..
-remote.log.manager.task.retry.backoff.max.ms|long|30000|1..
-remote.log.manager.task.retry.jitter|double|0.2|0..0.5
+remote.log.manager.task.retry.backoff.ms|long|500|1..|i
+remote.log.manager.task.retry.backoff.max.ms|long|30000|1..|i
+remote.log.manager.task.retry.jitter|double|0.2|0..0.5|i
 remote.log.reader.threads|int|10|1..|c
 remote.log.reader.max.pending.tasks|int|100|1..
 remote.log.manager.copy.max.bytes.per.second|long|9223372036854775807|1..|c
@@ -97,16 +98,16 @@ authorizer.class.name|string|||
 early.start.listeners|list|null
 controlled.shutdown.enable|boolean|true
 max.request.partition.size.limit|int|2000|1..
-unstable.api.versions.enable|boolean|false
-unstable.feature.versions.enable|boolean|false
+unstable.api.versions.enable|boolean|false||i
+unstable.feature.versions.enable|boolean|false||i
 process.roles|list|null|broker,controller
 initial.broker.registration.timeout.ms|int|60000
 broker.heartbeat.interval.ms|int|2000
 broker.session.timeout.ms|int|9000
 sasl.mechanism.controller.protocol|string|GSSAPI
-controller.performance.sample.period.ms|long|60000|100..
-controller.performance.always.log.threshold.ms|long|2000|0..
-server.max.startup.time.ms|long|9223372036854775807|0..
+controller.performance.sample.period.ms|long|60000|100..|i
+controller.performance.always.log.threshold.ms|long|2000|0..|i
+server.max.startup.time.ms|long|9223372036854775807|0..|i
 metadata.log.max.record.bytes.between.snapshots|long|20971520|1..
 metadata.log.max.snapshot.interval.ms|long|3600000|0..
 metadata.log.dir|string|null
@@ -115,9 +116,9 @@ metadata.log.segment.ms|long|604800000
 metadata.max.retention.bytes|long|104857600
 metadata.max.retention.ms|long|604800000
 metadata.max.idle.interval.ms|int|500|0..
-internal.metadata.log.segment.bytes|int|null
-internal.metadata.max.batch.size.in.bytes|int|8388608
-internal.metadata.delete.delay.millis|long|60000
+internal.metadata.log.segment.bytes|int|null||i
+internal.metadata.max.batch.size.in.bytes|int|8388608||i
+internal.metadata.delete.delay.millis|long|60000||i
 socket.send.buffer.bytes|int|102400
 socket.receive.buffer.bytes|int|102400
 max.connections.per.ip.overrides|string|||c
@@ -140,7 +141,7 @@ producer.purgatory.purge.interval.requests|int|1000
 delete.records.purgatory.purge.interval.requests|int|1
 auto.leader.rebalance.enable|boolean|true
 leader.imbalance.check.interval.seconds|long|300|1..
-unclean.leader.election.interval.ms|long|300000|1..
+unclean.leader.election.interval.ms|long|300000|1..|i
 replica.selector.class|string|null
 follower.fetch.last.tiered.offset.enable|boolean|false||c
 group.coordinator.rebalance.protocols|list|classic,consumer,streams|consumer,classic,share,streams
@@ -168,7 +169,7 @@ group.consumer.migration.policy|string|bidirectional|~DISABLED,DOWNGRADE,UPGRADE
 group.consumer.assignment.interval.ms|int|1000|0..|c
 group.consumer.min.assignment.interval.ms|int|0|0..
 group.consumer.max.assignment.interval.ms|int|15000|0..
-group.consumer.regex.refresh.interval.ms|int|600000|10000..
+group.consumer.regex.refresh.interval.ms|int|600000|10000..|i
 group.share.session.timeout.ms|int|45000|1..
 group.share.min.session.timeout.ms|int|45000|1..
 group.share.max.session.timeout.ms|int|60000|1..
@@ -180,7 +181,7 @@ group.share.assignors|list|simple
 group.share.assignment.interval.ms|int|1000|0..|c
 group.share.min.assignment.interval.ms|int|0|0..
 group.share.max.assignment.interval.ms|int|15000|0..
-group.share.initialize.retry.interval.ms|int|30000|1..
+group.share.initialize.retry.interval.ms|int|30000|1..|i
 group.streams.session.timeout.ms|int|45000|1..
 group.streams.min.session.timeout.ms|int|45000|1..
 group.streams.max.session.timeout.ms|int|60000|1..
@@ -216,7 +217,7 @@ group.share.max.partition.max.record.locks|int|4000|2000..10000
 group.share.min.partition.max.record.locks|int|100|100..2000
 share.fetch.purgatory.purge.interval.requests|int|1000
 group.share.max.share.sessions|int|2000|1..
-group.share.persister.class.name|string|org.apache.kafka.server.share.persister.DefaultStatePersister
+group.share.persister.class.name|string|org.apache.kafka.server.share.persister.DefaultStatePersister||i
 share.coordinator.state.topic.num.partitions|int|50|1..
 share.coordinator.state.topic.replication.factor|short|3|1..
 share.coordinator.state.topic.min.isr|short|2|1..
@@ -227,8 +228,8 @@ share.coordinator.load.buffer.size|int|5242880|1..
 share.coordinator.state.topic.compression.codec|int|0
 share.coordinator.append.linger.ms|int|-1|-1..
 share.coordinator.write.timeout.ms|int|5000|1..
-share.coordinator.state.topic.prune.interval.ms|int|300000|1..
-share.coordinator.cold.partition.snapshot.interval.ms|int|300000|1..
+share.coordinator.state.topic.prune.interval.ms|int|300000|1..|i
+share.coordinator.cold.partition.snapshot.interval.ms|int|300000|1..|i
 share.coordinator.cached.buffer.max.bytes|int|1048588|524288..|c
 transaction.state.log.min.isr|int|2|1..
 transaction.state.log.load.buffer.size|int|5242880|1..
@@ -357,8 +358,9 @@ def _row(name: str, kind: ConfigType, default: str, bounds: str, dynamic: str) -
         at_most=float(high) if high else None,
         choices=choices,
         ignores_case=bounds.startswith("~"),
-        dynamic={"": READ_ONLY, "c": CLUSTER_WIDE, "b": PER_BROKER}[dynamic],
+        dynamic=_DYNAMIC[dynamic[-1:]],
         inert=True,
+        internal=dynamic.startswith("i"),
         doc=INERT_DOC,
     )
     if default != "null":
@@ -366,6 +368,7 @@ def _row(name: str, kind: ConfigType, default: str, bounds: str, dynamic: str) -
     return row
 
 
+_DYNAMIC = {"": READ_ONLY, "i": READ_ONLY, "c": CLUSTER_WIDE, "b": PER_BROKER}
 KNOWN = _table()
 _MECHANISM = re.compile(r"(plain|gssapi|oauthbearer|scram-sha-256|scram-sha-512)\.")
 
@@ -381,7 +384,7 @@ def find(name: str) -> Option | None:
     if name.startswith("listener.name."):
         return _of_listener(name)
     if name in TOPIC_OPTIONS or name in REMOVED or name.startswith(PLUGIN_PREFIXES + REMOVED_PREFIXES):
-        return Option(name, STRING, None, inert=True, doc=INERT_DOC)
+        return Option(name, ConfigType.UNKNOWN, None, inert=True, doc=INERT_DOC)
     return None
 
 

@@ -13,6 +13,7 @@ from typing import Any
 class ConfigType(IntEnum):
     """Types of values, with the codes that DescribeConfigs sends."""
 
+    UNKNOWN = 0  # of names that only others know: never shown
     BOOLEAN = 1
     STRING = 2
     INT = 3
@@ -83,6 +84,7 @@ class Option:
         "falls_back_to",
         "ignores_case",
         "inert",
+        "internal",
         "name",
         "type",
     )
@@ -102,6 +104,7 @@ class Option:
         falls_back_to: Sequence[tuple[str, int]] = (),
         check: Callable[[Any], str | None] | None = None,
         inert: bool = False,
+        internal: bool = False,
         doc: str = "",
     ) -> None:
         self.name = name
@@ -118,6 +121,7 @@ class Option:
         )
         self.check = check  # further rule: why the value is refused, or None
         self.inert = inert  # Kafka knows it, here it does nothing
+        self.internal = internal  # not listed by DescribeConfigs
         self.doc = doc
         self.attribute = ""
 
@@ -132,7 +136,7 @@ class Option:
     @property
     def sensitive(self) -> bool:
         """Its value is never shown."""
-        return self.type is ConfigType.PASSWORD
+        return self.type in (ConfigType.PASSWORD, ConfigType.UNKNOWN)
 
     @property
     def allowed(self) -> str:
@@ -156,6 +160,14 @@ class Option:
         if why is not None:
             raise BadValue(why)
         return value
+
+    def refusal(self, text: str) -> str | None:
+        """Why `text` is not taken, in Kafka's words; None: it is."""
+        try:
+            self.parse(text)
+        except BadValue as error:
+            return f"Invalid value {'[hidden]' if self.sensitive else text} for configuration {self.name}: {error}"
+        return None
 
     def text(self, value: Any) -> str | None:
         """The text of a typed value."""
@@ -182,36 +194,35 @@ class Option:
             except ValueError:
                 raise BadValue("Not a number of type DOUBLE") from None
         if kind is LIST:
-            return tuple(part.strip() for part in text.split(",")) if text else ()
+            # a member given twice counts once
+            return tuple(dict.fromkeys(part.strip() for part in text.split(","))) if text else ()
         return text
 
     def _refusal(self, value: Any) -> str | None:
+        if self.type is LIST and "" in value:
+            return "members of the list must not be empty"
         if self.choices is not None:
             return self._wrong_choice(value)
         if value == self.also:
             return None
-        if self.at_least is not None and value < self.at_least:
-            return f"Value must be at least {self._shown(self.at_least)}"
-        if self.at_most is not None and value > self.at_most:
-            return f"Value must be no more than {self._shown(self.at_most)}"
-        if self.type is LIST and ("" in value or len(set(value)) < len(value)):
-            return "Configuration values must not be empty" if "" in value else "List values must not repeat"
+        low, high = self.at_least, self.at_most
+        if self.also is not None and low is not None and high is not None and not low <= value <= high:
+            return f"Value must be between {self._shown(low)} and {self._shown(high)} or equal to {self._shown(self.also)}"
+        if low is not None and value < low:
+            return f"Value must be at least {self._shown(low)}"
+        if high is not None and value > high:
+            return f"Value must be no more than {self._shown(high)}"
         return None
 
     def _wrong_choice(self, value: Any) -> str | None:
         assert self.choices is not None
-        names = ", ".join(self.choices)
-        if self.type is LIST:
-            if len(set(value)) < len(value):
-                return "List values must not repeat"
-            if not set(value) <= set(self.choices):
-                return f"Every value must be one of: {names}"
+        given = value if self.type is LIST else [value.upper() if self.ignores_case else value]
+        if set(given) <= set(self.choices):
             return None
-        known = value.upper() in self.choices if self.ignores_case else value in self.choices
-        return None if known else f"String must be one of: {names}"
+        return f"String must be one of: {', '.join(self.choices)}"
 
     def _shown(self, number: float | None) -> str:
-        return str(number if self.type is DOUBLE else int(number or 0))
+        return f"{number:g}" if self.type is DOUBLE else str(int(number or 0))
 
 
 def option(name: str, type: ConfigType, default: Any, **words: Any) -> Any:

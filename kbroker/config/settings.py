@@ -8,17 +8,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from kbroker.config import listeners as lst
+from kbroker.config.alter import ConfigOp
 from kbroker.config.broker import BROKER_OPTIONS, BrokerOptions
-from kbroker.config.options import READ_ONLY, BadValue, Option
+from kbroker.config.checks import check_alter, check_topic, check_topic_value
+from kbroker.config.options import BadValue, Option
 from kbroker.config.properties import parse_properties
 from kbroker.config.tls import TlsOptions
 from kbroker.config.topics import TOPIC_OPTIONS, TopicConfig
 from kbroker.errors import StartError
 from kbroker.model import BrokerId, Endpoint
+
+if TYPE_CHECKING:
+    from kbroker.config.describe import ConfigRow
 
 LISTENER_PREFIX = "listener.name."
 
@@ -79,13 +84,22 @@ class Settings(BrokerOptions):
     # Values ----------------------------------------------------------------------------------------------------
 
     def value(self, name: str) -> Any:
-        """The typed value of any broker option that Kafka or kbroker knows, by its name."""
-        row = BROKER_OPTIONS.get(name)
-        if row is not None:
-            return getattr(self, row.attribute)
-        from kbroker.config.known import KNOWN
+        """The typed value of any broker option that Kafka or kbroker knows, by its name; KeyError for other names."""
+        row = self.option(name)
+        if row is None:
+            raise KeyError(name)
+        return self.found(name, row)
 
-        return self._found(KNOWN[name])
+    def option(self, name: str) -> Option | None:
+        """The row of a broker option, whether it has an effect here or not; None: nobody knows it."""
+        return BROKER_OPTIONS.get(name) or _inert(name)
+
+    def found(self, name: str, row: Option) -> Any:
+        """The value of the broker option `name`, whose row is `row` (a listener's option has the row of the broker's)."""
+        if name == "node.id":
+            return self.node_id
+        prefix = name.removesuffix(row.name)
+        return self._found(row, prefix)
 
     def tls(self, listener: str) -> TlsOptions:
         """The TLS options of a listener: its own (listener.name.<listener>.ssl.*), else the broker's."""
@@ -136,6 +150,47 @@ class Settings(BrokerOptions):
         self._plain_topic = None
         self._resolve()
 
+    # What requests ask -----------------------------------------------------------------------------------------
+
+    def describe_topic(self, overrides: Mapping[str, str]) -> list[ConfigRow]:
+        """All options of a topic with these overrides, for DescribeConfigs."""
+        from kbroker.config.describe import describe_topic
+
+        return describe_topic(self, overrides)
+
+    def describe_broker(self) -> list[ConfigRow]:
+        """All options of this broker, for DescribeConfigs."""
+        from kbroker.config.describe import describe_broker
+
+        return describe_broker(self)
+
+    def describe_broker_defaults(self) -> list[ConfigRow]:
+        """What is set dynamically for all brokers (the resource without a name), for DescribeConfigs."""
+        from kbroker.config.describe import describe_broker_defaults
+
+        return describe_broker_defaults(self)
+
+    def validate_topic_config(self, name: str, value: str | None) -> None:
+        """Raise INVALID_CONFIG unless a topic's option of this name takes this text."""
+        check_topic_value(name, value)
+
+    def check_topic(self, configs: Mapping[str, str | None]) -> dict[str, str]:
+        """The overrides of a topic to be created; INVALID_CONFIG for what cannot be."""
+        return check_topic(self, configs)
+
+    def check_alter(
+        self,
+        type: int,
+        name: str,
+        ops: Sequence[ConfigOp],
+        current: Mapping[str, str],
+        *,
+        replace: bool = False,
+    ) -> list[ConfigOp]:
+        """The changes to propose (`commands.ConfigChange.ops`) for what a request wants of a topic or broker that has
+        `current` set; KafkaError for what cannot be."""
+        return check_alter(self, type, name, ops, current, replace=replace)
+
     # Looking up ------------------------------------------------------------------------------------------------
 
     def _layers(self) -> tuple[Mapping[str, str], ...]:
@@ -160,6 +215,8 @@ class Settings(BrokerOptions):
         fields = vars(self)
         for name, row in BROKER_OPTIONS.items():
             fields[row.attribute] = self._found(row) if name in given else row.default
+        if "node.id" not in self.static and self.broker_id >= 0:
+            self.node_id = BrokerId(self.broker_id)
 
     def _topic(self, overrides: Mapping[str, str]) -> TopicConfig:
         values = {}
@@ -187,9 +244,9 @@ class Settings(BrokerOptions):
     def _check_static(self) -> None:
         """Every name known, every value within its bounds."""
         for name, text in self.static.items():
-            row = BROKER_OPTIONS.get(name) or _inert(name)
+            row = self.option(name)
             if row is None:
-                raise StartError(f"{name} is no option of Kafka or kbroker{_nearest(name)}")
+                raise StartError(f"{name} is no option of Kafka or kbroker{nearest(name)}")
             if row.inert:
                 self.ignored.append(name)
             try:
@@ -201,11 +258,9 @@ class Settings(BrokerOptions):
         self.ignored.sort()
 
     def _derive(self, environment: Mapping[str, str], host_name: Callable[[], str]) -> None:
-        if "node.id" not in self.static and self.broker_id >= 0:
-            self.node_id = BrokerId(self.broker_id)
         self.log_dir = self._one_log_dir(environment)
         protocols = lst.parse_protocol_map(self.protocol_map_option)
-        controllers = self.controller_listener_names
+        controllers = self.controller_listener_names or ()
         self.listeners = lst.parse_listeners(self.listeners_option, protocols, controllers)
         self.advertised_listeners = lst.advertised(
             self.advertised_listeners_option, self.listeners, controllers, host_name
@@ -270,7 +325,8 @@ def _inert(name: str) -> Option | None:
     return known.find(name)
 
 
-def _nearest(name: str) -> str:
+def nearest(name: str) -> str:
+    """A hint at the option that a wrong name may have meant."""
     from difflib import get_close_matches
 
     from kbroker.config import known
@@ -287,8 +343,3 @@ def _host_name() -> str:
     import socket
 
     return socket.gethostname()
-
-
-def is_dynamic(row: Option) -> bool:
-    """Whether a broker's option can change while it runs."""
-    return row.dynamic != READ_ONLY

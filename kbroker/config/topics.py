@@ -14,6 +14,11 @@ TIMESTAMP_TYPES = ("CreateTime", "LogAppendTime")
 MINUTE_MS, HOUR_MS = 60_000, 3_600_000
 
 
+def check_retention(value: int) -> str | None:
+    """Why a broker's time of retention is refused."""
+    return "must be unlimited (-1) or, greater than or equal to 1" if value == 0 else None
+
+
 def check_throttled(value: tuple[str, ...]) -> str | None:
     """Why a list of throttled replicas is refused."""
     if value in ((), ("*",)):
@@ -184,7 +189,7 @@ class TopicConfig:
         "remote.log.delete.on.disable", BOOLEAN, False, doc="Part of tiered storage. Has no effect here."
     )
     internal_segment_bytes: int | None = option(
-        "internal.segment.bytes", INT, None,
+        "internal.segment.bytes", INT, None, internal=True,
         doc="For tests: takes the place of segment.bytes, without its lower bound.",
     )  # fmt: skip
 
@@ -196,6 +201,7 @@ class TopicConfig:
         fields.update(values)
         if fields["internal_segment_bytes"] is not None:
             fields["segment_bytes"] = fields["internal_segment_bytes"]
+        fields["retention_ms"] = max(fields["retention_ms"], -1)
         fields["cleanup_policy"] = frozenset(fields["cleanup_policy"])
         self.__dict__.update(fields)
 

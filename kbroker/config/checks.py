@@ -1,0 +1,174 @@
+"""What CreateTopics and the AlterConfigs requests may set: Kafka's rules, codes and words.
+
+Pure: from the settings and what is set already to a refusal (KafkaError), or to the changes to make.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from kbroker.config.alter import APPEND, DELETE, SET, SUBTRACT, ConfigOp, altered
+from kbroker.config.options import LIST, PER_BROKER, READ_ONLY, Option, ResourceType
+from kbroker.config.topics import TOPIC_OPTIONS, TopicConfig
+from kbroker.errors import ErrorCode, KafkaError
+
+if TYPE_CHECKING:
+    from kbroker.config.settings import Settings
+
+_OPERATIONS = {APPEND: "APPEND", SUBTRACT: "SUBTRACT"}
+
+
+def check_topic_value(name: str, value: str | None) -> None:
+    """Raise INVALID_CONFIG unless a topic's option of this name takes this text."""
+    row = TOPIC_OPTIONS.get(name)
+    if row is None:
+        raise _invalid(f"Unknown topic config name: {name}")
+    if value is None:
+        raise _invalid(f"Null value not supported for topic configs: {name}")
+    why = row.refusal(value)
+    if why is not None:
+        raise _invalid(why)
+
+
+def check_topic(settings: Settings, configs: Mapping[str, str | None]) -> dict[str, str]:
+    """The overrides of a topic to be; INVALID_CONFIG for the first that cannot be, or that contradicts another."""
+    for name in configs:
+        if name not in TOPIC_OPTIONS:
+            raise _invalid(f"Unknown topic config name: {name}")
+    for name, value in configs.items():
+        check_topic_value(name, value)
+    overrides = {name: value for name, value in configs.items() if value is not None}
+    _check_together(settings.topic_config(overrides))
+    return overrides
+
+
+def check_alter(
+    settings: Settings,
+    type: int,
+    name: str,
+    ops: Sequence[ConfigOp],
+    current: Mapping[str, str],
+    *,
+    replace: bool = False,
+) -> list[ConfigOp]:
+    """The changes to propose for what a request wants of a resource that has `current` set (`replace`: all of that
+    goes first). Lists to append to come with their base."""
+    names = [op.name for op in ops]
+    if len(set(names)) < len(names):
+        raise _wrong("Error due to duplicate config keys")
+    for op in ops:
+        if op.op not in (SET, DELETE, APPEND, SUBTRACT):
+            raise _wrong(f"Unknown operation {op.op} for {op.name}")
+        if op.op != DELETE and op.value is None:
+            raise _wrong(f"Null value not supported for : {op.name}")
+    if type == ResourceType.TOPIC:
+        return _check_alter_topic(settings, name, ops, {} if replace else current)
+    if type == ResourceType.BROKER:
+        return _check_alter_broker(settings, name, ops, {} if replace else current)
+    raise _wrong(f"Unknown resource type {type}")
+
+
+def _check_alter_topic(
+    settings: Settings, topic: str, ops: Sequence[ConfigOp], current: Mapping[str, str]
+) -> list[ConfigOp]:
+    if not topic:
+        raise _wrong("Default topic resources are not allowed.")
+    based = []
+    for op in ops:
+        row = TOPIC_OPTIONS.get(op.name)
+        if row is None and op.op != DELETE:
+            raise _invalid(f"Unknown topic config name: {op.name}")
+        if row is not None and op.op in _OPERATIONS:
+            if row.type is not LIST:
+                raise _invalid(f"Can't {_OPERATIONS[op.op]} to key {op.name} because its type is not LIST.")
+            op = op._replace(base=row.default_text or "")
+        based.append(op)
+    after = altered(current, based)
+    for name in _set_by(based):
+        why = TOPIC_OPTIONS[name].refusal(after[name])
+        if why is not None:
+            raise _invalid(why)
+    _check_together(settings.topic_config(after))
+    return based
+
+
+def _check_together(config: TopicConfig) -> None:
+    """Options that contradict each other, broker's defaults included."""
+    low, high = config.min_compaction_lag_ms, config.max_compaction_lag_ms
+    if low > high:
+        raise _invalid(
+            f"conflict topic config setting min.compaction.lag.ms ({low}) > max.compaction.lag.ms ({high})"
+        )
+    if config.remote_storage_enable:
+        raise _invalid(
+            "Tiered Storage functionality is disabled in the broker. "
+            "Topic cannot be configured with remote log storage."
+        )
+
+
+def _check_alter_broker(
+    settings: Settings, broker: str, ops: Sequence[ConfigOp], current: Mapping[str, str]
+) -> list[ConfigOp]:
+    _check_broker_name(settings, broker)
+    based = []
+    for op in ops:
+        row = settings.option(op.name)
+        if row is None and op.op != DELETE:
+            from kbroker.config.settings import nearest
+
+            # Kafka takes names it does not know, for plug-ins; there are none here, so it can only be a mistake.
+            raise _invalid(f"Unknown config name: {op.name}{nearest(op.name)}")
+        if row is not None and op.op in _OPERATIONS:
+            if row.type is not LIST:
+                raise _invalid(
+                    f"Config value {_OPERATIONS[op.op].lower()} is not allowed for config key: {op.name}"
+                )
+            op = op._replace(base=row.default_text or "")
+        based.append(op)
+    changed = _set_by(based)
+    _check_dynamic([(name, settings.option(name)) for name in changed], default=broker == "")
+    after = altered(current, based)
+    for name in changed:
+        row = settings.option(name)
+        why = None if row is None else row.refusal(after[name])
+        if why is not None:
+            raise _wrong(why)
+    return based
+
+
+def _check_broker_name(settings: Settings, broker: str) -> None:
+    if broker and not (broker.isascii() and broker.isdigit()):
+        raise _wrong(f"Node id must be an integer, but it is: {broker}")
+    if broker and broker != str(settings.node_id):
+        raise _wrong(f"Unexpected broker id, expected {settings.node_id}, but received {broker}")
+
+
+def _check_dynamic(rows: Sequence[tuple[str, Option | None]], *, default: bool) -> None:
+    fixed = [name for name, row in rows if row is not None and row.dynamic == READ_ONLY]
+    if fixed:
+        raise _wrong(f"Cannot update these configs dynamically: [{', '.join(fixed)}]")
+    single = [name for name, row in rows if row is not None and row.dynamic == PER_BROKER]
+    bare = [name for name in single if name.startswith(("ssl.", "sasl."))]
+    if bare:
+        raise _wrong(
+            "These security configs can be dynamically updated only per-listener using the listener prefix: "
+            f"[{', '.join(bare)}]"
+        )
+    if single and default:
+        raise _wrong(
+            "Cannot update these configs at default cluster level, broker id must be specified: "
+            f"[{', '.join(single)}]"
+        )
+
+
+def _set_by(ops: Iterable[ConfigOp]) -> list[str]:
+    return [op.name for op in ops if op.op != DELETE]
+
+
+def _invalid(why: str) -> KafkaError:
+    return KafkaError(ErrorCode.INVALID_CONFIG, why)
+
+
+def _wrong(why: str) -> KafkaError:
+    return KafkaError(ErrorCode.INVALID_REQUEST, why)
