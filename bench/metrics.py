@@ -71,6 +71,7 @@ METRICS = (
         0.75,
         against="bare_synced",
     ),
+    _less("fsync_sync16_cpu", "the same: server CPU", "us/request", digits=1),
     _more("bare_synced", "bare loop: four threads append and fdatasync, six files", "appends/s"),
     _more("bare_grouped", "bare loop: 16 appends, then four threads fdatasync the six files", "appends/s"),
     _less("request_at_1", "sync produce with 1 partition in the broker: server CPU", "us/request", digits=1),
