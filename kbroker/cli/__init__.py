@@ -24,7 +24,7 @@ class Verb(NamedTuple):
 VERBS = {
     "start": Verb("kbroker.cli.start", "start", "Start a broker and serve until SIGTERM or Ctrl-C."),
     "dump-log": Verb(
-        "kbroker.cli.dump_log", "dump_log", "Show what is in FILES of a partition and whether it is whole."
+        "kbroker.cli.dump_log", "dump_log", "Show what is in a segment file."
     ),
 }
 
