@@ -247,6 +247,14 @@ class Partition:
             self._tell_watchers()
         return self.log.start
 
+    def retain(self, now_ms: int, producers_expire_ms: int) -> None:
+        """Let old segments go as the topic's config says, and producers that were silent for long."""
+        start = self.log.start
+        self.log.retain(now_ms, self.high_watermark)
+        self.log.producers.expire(now_ms - producers_expire_ms)
+        if self.log.start != start:
+            self._tell_watchers()
+
     # -- read
 
     def read(self, offset: int, max_bytes: int, *, at_least_one: bool) -> Region | None:
@@ -278,6 +286,10 @@ class Partition:
             self._watchers.pop(watcher, None)
             if not self._watchers:
                 self._watchers = None
+
+    def epoch_at(self, offset: int) -> int:
+        """The leader epoch of the record at `offset`; -1 where there is none."""
+        return self.log.epochs.epoch_at(offset)
 
     def end_of_epoch(self, epoch: int) -> tuple[int, int]:
         """KIP-101: the largest epoch <= `epoch` in the log and the offset where it ends (exclusive); (-1, -1) for one

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from kbroker.errors import ErrorCode, KafkaError
 from kbroker.protocol.messages.list_offsets import (
     ListOffsetsPartition,
@@ -34,17 +36,12 @@ def handle_list_offsets(rooms: Rooms, call: Call, request: ListOffsetsRequest) -
     """
     topics = []
     for topic in request.topics:
-        seen: set[int] = set()
-        double = {
-            asked.partition_index
-            for asked in topic.partitions
-            if asked.partition_index in seen or seen.add(asked.partition_index)
-        }  # type: ignore[func-returns-value]  # add returns None: the idiom
+        times = Counter(asked.partition_index for asked in topic.partitions)
         topics.append(
             ListOffsetsTopicResponse(
                 name=topic.name,
                 partitions=[
-                    _answer(rooms, call, topic.name, asked, double=asked.partition_index in double)
+                    _answer(rooms, call, topic.name, asked, double=times[asked.partition_index] > 1)
                     for asked in topic.partitions
                 ],
             )

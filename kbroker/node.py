@@ -1,0 +1,377 @@
+"""`Node`: one broker. Builds every object, says who hears of a change in what order, starts and stops them.
+
+The only place that knows all rooms. It owns no loop and no process: `run` and the embedded broker do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import signal
+from collections.abc import Callable, Coroutine, Iterable
+from random import SystemRandom
+from typing import Any
+from uuid import UUID
+
+from kbroker.cluster.commands import AdoptedTopic, AdoptTopics, Command, EpochFloor, RegisterBroker
+from kbroker.cluster.local import LocalLog
+from kbroker.cluster.state import Change
+from kbroker.config import ResourceType, Settings
+from kbroker.errors import StartError
+from kbroker.model import Endpoint, TopicPartition
+from kbroker.net.buffers import Budget, Buffers
+from kbroker.net.loop import LoopClock, LoopThreads, new_loop
+from kbroker.observe import logs
+from kbroker.replication.replicas import Replicas
+from kbroker.replication.upkeep import Upkeep
+from kbroker.seams import Clock, Disk, Net, Random, Threads
+from kbroker.server.dispatch import APIS, Dispatcher
+from kbroker.server.listener import Connections, Limits, Secure, bind_all
+from kbroker.server.rooms import Rooms
+from kbroker.server.sessions import FetchSessions
+from kbroker.storage.directory import LogDirectory
+from kbroker.turn import Turn
+
+log = logs.get_logger("node")
+
+CLUSTER_FOLDER = "cluster"  # in the log directory: the cluster log's journal and snapshots
+# Connections get this long to take the answers that are on their way when the broker stops.
+GOODBYE_SECONDS = 0.2
+
+
+class Node:
+    """A broker with its parts. `start`, then serve until `stop`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        net: Net,
+        turn: Turn,
+        clock: Clock,
+        threads: Threads,
+        disk: Disk,
+        random: Random,
+    ) -> None:
+        self.settings = settings
+        self.endpoints: tuple[Endpoint, ...] = ()  # where it listens, with real ports; known after `start`
+        self._net = net
+        self._turn = turn
+        self._clock = clock
+        self._threads = threads
+        self._disk = disk
+        self._random = random
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sockets: list[Any] = []
+        self.directory = LogDirectory(
+            settings.log_dir,
+            disk=disk,
+            clock=clock,
+            turn=turn,
+            threads=threads,
+            random=random,
+            fsync=settings.kbroker_fsync_before_ack,
+        )
+        self.connections = Connections(
+            Limits(
+                connections_max=settings.max_connections,
+                per_ip_max=settings.max_connections_per_ip,
+                frame_size_max=settings.socket_request_max_bytes,
+                idle_seconds=settings.connections_max_idle_ms * 0.001,
+            ),
+            net=net,
+            turn=turn,
+            threads=threads,
+            buffers=Buffers(Budget(settings.queued_max_request_bytes)),
+            clock=clock,
+        )
+        self.cluster: LocalLog
+        self.partitions: Replicas
+        self.rooms: Rooms
+        self._upkeep: Upkeep
+
+    async def start(self) -> None:
+        """Bind, open the disk, recover, register, serve. StartError says what to do where that cannot be."""
+        settings = self.settings
+        secure = self._secure()
+        bound = self._bind()
+        try:
+            stored = self._open_disk()
+            self.partitions = Replicas(
+                settings.node_id,
+                self.cluster.state,
+                settings=settings,
+                directory=self.directory,
+                turn=self._turn,
+                clock=self._clock,
+            )
+            self.cluster.on_change(self._changed)
+            await self._adopt(stored)
+            self._take_dynamic_configs()
+            self._open_partitions(stored)
+            await self._register()
+        except BaseException:
+            for _, sockets in bound:
+                for sock in sockets:
+                    sock.close()
+            self._close_disk()
+            raise
+        self.rooms = Rooms(
+            node_id=settings.node_id,
+            settings=settings,
+            cluster=self.cluster,
+            partitions=self.partitions,
+            directory=self.directory,
+            clock=self._clock,
+            random=self._random,
+            sessions=FetchSessions(
+                settings.max_incremental_fetch_session_cache_slots, clock=self._clock, random=self._random
+            ),
+            turn=self._turn,
+            propose=self.propose,
+        )
+        self._upkeep = Upkeep(self.partitions, self.directory, settings=settings, clock=self._clock)
+        self._upkeep.start()
+        self._serve(bound, secure)
+
+    # -- parts of a start
+
+    def _secure(self) -> dict[str, Secure]:
+        """For each listener that speaks TLS, what puts it on a socket."""
+        found: dict[str, Secure] = {}
+        for endpoint in self.settings.listeners:
+            if endpoint.protocol == "SSL":
+                found[endpoint.listener] = _tls(self.settings, endpoint.listener)
+            elif endpoint.protocol != "PLAINTEXT":
+                raise StartError(
+                    f"listener {endpoint.listener}: {endpoint.protocol} is not supported yet: "
+                    "use PLAINTEXT, or SSL with ssl.client.auth=required"
+                )
+        return found
+
+    def _bind(self) -> list[tuple[Endpoint, list[Any]]]:
+        bound: list[tuple[Endpoint, list[Any]]] = []
+        try:
+            for endpoint in self.settings.listeners:
+                sockets = bind_all(endpoint)
+                port = sockets[0].getsockname()[1]
+                bound.append((Endpoint(endpoint.listener, endpoint.host, port, endpoint.protocol), sockets))
+        except BaseException:
+            for _, sockets in bound:
+                for sock in sockets:
+                    sock.close()
+            raise
+        self.endpoints = tuple(endpoint for endpoint, _ in bound)
+        return bound
+
+    def _open_disk(self) -> dict[TopicPartition, UUID]:
+        """Open the log directory and the cluster's log in it; the partitions that have a folder."""
+        directory = self.directory
+        stored = directory.open(self.settings.node_id)
+        folder = f"{self.settings.log_dir}/{CLUSTER_FOLDER}"
+        if not self._disk.exists(folder):
+            self._disk.mkdir(folder)
+            self._disk.sync_dir(self.settings.log_dir)
+        self.cluster = LocalLog(
+            folder,
+            node_id=self.settings.node_id,
+            disk=self._disk,
+            threads=self._threads,
+            new_cluster_id=lambda: directory.cluster_id or self._new_cluster_id(),
+            fsync=self.settings.kbroker_fsync_before_ack,
+        )
+        directory.join(self.cluster.state.cluster_id)
+        return stored
+
+    def _new_cluster_id(self) -> str:
+        return (
+            base64.urlsafe_b64encode(self._random.getrandbits(128).to_bytes(16, "big")).decode().rstrip("=")
+        )
+
+    async def _adopt(self, stored: dict[TopicPartition, UUID]) -> None:
+        """A log directory that comes without our cluster state (Apache Kafka wrote it): its topics become ours."""
+        if not self.cluster.formed or not stored:
+            return
+        topics: dict[UUID, tuple[str, int]] = {}
+        for tp, topic_id in stored.items():
+            partitions = max(topics.get(topic_id, ("", 0))[1], tp.partition + 1)
+            topics[topic_id] = (tp.topic, partitions)
+        await self.propose(
+            AdoptTopics(
+                self.settings.node_id,
+                [AdoptedTopic(name, topic_id, [0] * count) for topic_id, (name, count) in topics.items()],
+            )
+        )
+        log.info("log directory adopted", directory=self.settings.log_dir, topics=len(topics))
+
+    def _take_dynamic_configs(self) -> None:
+        for (kind, name), values in self.cluster.state.configs.items():
+            if kind == ResourceType.BROKER:
+                self.settings.apply_dynamic(name, values)
+
+    def _open_partitions(self, stored: dict[TopicPartition, UUID]) -> None:
+        """Recover what is stored; a folder whose topic the cluster does not know any more is removed."""
+        topics = self.cluster.state.topics
+        for tp, topic_id in stored.items():
+            topic = topics.get(tp.topic)
+            if topic is not None and topic.id == topic_id and tp.partition < len(topic.partitions):
+                self.partitions.get(tp.topic, tp.partition)
+            else:
+                log.info("folder of a deleted topic removed", partition=str(tp))
+                self.directory.delete(tp)
+
+    async def _register(self) -> None:
+        """Join the cluster: everything led here gets a new leader epoch, above any that its log holds."""
+        settings = self.settings
+        floors = [
+            EpochFloor(partition.topic_id, partition.tp.partition, partition.log.epochs.last + 1)
+            for partition in self.partitions
+            if partition.log.epochs.last >= partition.leader_epoch
+        ]
+        told = {endpoint.listener: endpoint.port for endpoint in self.endpoints}
+        await self.propose(
+            RegisterBroker(
+                settings.node_id,
+                directory=self.directory.id,
+                incarnation=UUID(int=self._random.getrandbits(128)),
+                endpoints=[
+                    Endpoint(at.listener, at.host, at.port or told[at.listener], at.protocol)
+                    for at in settings.advertised_listeners
+                ],
+                rack=settings.broker_rack,
+                floors=floors,
+            )
+        )
+
+    def _serve(self, bound: list[tuple[Endpoint, list[Any]]], secure: dict[str, Secure]) -> None:
+        dispatcher = Dispatcher(self.rooms, APIS, start_task=self._start_task)
+        connections = self.connections
+        for endpoint, sockets in bound:
+            name, tls = endpoint.listener, secure.get(endpoint.listener)
+
+            def accepted(sock: Any, address: Any, name: str = name, tls: Secure | None = tls) -> None:
+                connections.add(sock, address, name, dispatcher, tls)
+
+            for sock in sockets:
+                self._net.accept(sock, accepted)
+                self._sockets.append(sock)
+
+    # -- while it serves
+
+    def _changed(self, change: Change) -> None:
+        """Who hears of a change of the cluster state, in this order: settings first, they are what the others read."""
+        for kind, name in change.configs_changed:
+            if kind == ResourceType.BROKER:
+                self.settings.apply_dynamic(name, self.cluster.state.config(kind, name))
+        self.partitions.apply(change)
+
+    async def propose(self, command: Command) -> Any:
+        """A command to the cluster's log: its result once it is durable and applied. KafkaError where it is refused."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def done(result: Any, error: BaseException | None) -> None:
+            if future.done():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        self.cluster.propose(command, done)
+        return await future
+
+    def _start_task(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)  # the loop holds tasks weakly
+        task.add_done_callback(self._tasks.discard)
+
+    # -- stop
+
+    async def stop(self) -> None:
+        """Serve no more; everything is flushed and marked clean. What is being answered may leave first."""
+        self._close_listeners()
+        self._upkeep.stop()
+        if len(self.connections) and any(True for _ in self._tasks):
+            await asyncio.wait(set(self._tasks), timeout=GOODBYE_SECONDS)
+        self._turn.run()
+        self.partitions.stop()
+        self._turn.run()
+        self.connections.close_all()
+        for task in list(self._tasks):
+            task.cancel()
+        self._close_disk()
+
+    def abandon(self) -> None:
+        """As if the process were killed: sockets close, nothing is flushed or marked. For tests of what survives."""
+        self._close_listeners()
+        self._upkeep.stop()
+        self.connections.close_all()
+        for task in list(self._tasks):
+            task.cancel()
+        self.directory.abandon()
+
+    def _close_listeners(self) -> None:
+        for sock in self._sockets:
+            self._net.forget(sock)
+            sock.close()
+        self._sockets.clear()
+
+    def _close_disk(self) -> None:
+        if hasattr(self, "cluster"):
+            self.cluster.close()
+        self.directory.close()
+
+
+def _tls(settings: Settings, listener: str) -> Secure:
+    from kbroker.net.tls_stream import TlsStream
+    from kbroker.security.tls import build_server_context
+
+    context = build_server_context(settings.tls(listener))
+
+    def secure(sock: Any) -> tuple[Any, Any]:
+        wrapped = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        return wrapped, TlsStream(wrapped)
+
+    return secure
+
+
+def run(settings: Settings, on_ready: Callable[[str], None]) -> None:
+    """Run a broker in this thread until SIGTERM or SIGINT. `on_ready` hears where it serves."""
+    from kbroker.storage.disk import RealDisk
+
+    turn = Turn()
+    loop, net = new_loop(turn)
+
+    async def serve() -> None:
+        threads = LoopThreads(loop)
+        node = Node(
+            settings,
+            net=net,
+            turn=turn,
+            clock=LoopClock(loop),
+            threads=threads,
+            disk=RealDisk(),
+            random=SystemRandom(),
+        )
+        stopping = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
+        for name in settings.ignored:
+            log.info("option has no effect here", option=name)
+        await node.start()
+        on_ready(f"{_shown(node.endpoints)}, data in {settings.log_dir}")
+        await stopping.wait()
+        await node.stop()
+        threads.stop()
+        log.info("stopped", pid=os.getpid())
+
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(serve())
+
+
+def _shown(endpoints: Iterable[Endpoint]) -> str:
+    return ", ".join(
+        f"{at.host or '0.0.0.0'}:{at.port}" + ("" if at.listener == "PLAINTEXT" else f" ({at.listener})")
+        for at in endpoints
+    )
