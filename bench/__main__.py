@@ -51,6 +51,9 @@ def options(argv: list[str]) -> argparse.Namespace:
 
 def main(argv: list[str]) -> int:
     asked = options(argv)
+    if sys.platform != "linux":
+        print("the bench reads /proc: it runs on Linux only", file=sys.stderr)
+        return 1
     peers = ["kafka", "kbroker"] if asked.peer == "both" else [asked.peer]
     began = time.monotonic()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # through every `finally`
