@@ -40,6 +40,9 @@ from kbroker.protocol.wire import (
 
 UVARINT_MAX = 2**32 - 1
 
+# Frames with records are copied as a whole below this size, never above.
+COPIED_BYTES_MAX = 4096
+
 
 def read_uvarint(buf: bytes | memoryview, at: int) -> tuple[int, int]:
     """An unsigned varint and the position after it."""
@@ -83,8 +86,8 @@ def check_tag_count(count: int, left: int) -> None:
         raise too_many("tagged fields", count, left)
 
 
-def read_unknown_tags(buf: bytes | memoryview, at: int, message: Struct) -> int:
-    """Keep the tagged fields of a struct that has none of its own; returns the position after them."""
+def read_unknown_tags(buf: bytes | memoryview, at: int, message: Struct) -> tuple[int, int]:
+    """Keep the tagged fields of a struct that has none of its own: their number, and the position after them."""
     end = len(buf)
     count, at = read_uvarint(buf, at)
     check_tag_count(count, end - at)
@@ -95,7 +98,7 @@ def read_unknown_tags(buf: bytes | memoryview, at: int, message: Struct) -> int:
             raise too_short("tagged field", size, end - at)
         keep_unknown(message, tag, bytes(buf[at : at + size]))
         at += size
-    return at
+    return count, at
 
 
 def keep_unknown(message: Struct, tag: int, value: bytes) -> None:
@@ -121,8 +124,6 @@ class _Decoder:
         self.cls = cls
         self.version = version
         self.flexible = is_flexible(cls, version)
-        # Without records a message is small, and one copy of it makes all that follows cheaper: items and slices of
-        # bytes cost half of a memoryview's.
         self.views = has_records(cls)
         self.source = Source()
         self.run: list[tuple[str, str]] = []  # fixed-width reads in waiting: (target, letter)
@@ -143,9 +144,9 @@ class _Decoder:
     def compile(self) -> Any:
         source = self.source
         what = self.cls.__name__  # without a version: several share this function
-        source.add("e = len(b)", "p = 0")
-        if not self.views:
-            source.add("b = bytes(b)")
+        source.add("e = len(b)", "p = k = 0")
+        # Items and slices of bytes cost half of a memoryview's: a copy pays, unless large records would be copied too.
+        source.add(f"c = bytes(b) if e < {COPIED_BYTES_MAX} else b" if self.views else "c = bytes(b)")
         source.add("try:")
         source.depth += 1
         self.read_struct(self.cls, "m")
@@ -197,13 +198,13 @@ class _Decoder:
         whole = layout("".join(letter for _, letter in self.run))
         unpack = self.source.name(whole.unpack_from, "u")
         comma = "," if len(self.run) == 1 else ""
-        self.source.add(f"{targets}{comma} = {unpack}(b, p)", f"p += {whole.size}")
+        self.source.add(f"{targets}{comma} = {unpack}(c, p)", f"p += {whole.size}")
         self.run.clear()
 
     def read_count(self, letter: str) -> None:
         """A length, count or one-byte varint into `n`, together with the run before it."""
         if not self.run and letter == "B":
-            self.source.add("n = b[p]", "p += 1")
+            self.source.add("n = c[p]", "p += 1")
         else:
             self.run.append(("n", letter))
             self.flush()
@@ -214,7 +215,7 @@ class _Decoder:
         if self.flexible:
             self.read_count("B")
             wide = "read_string_size" if kind == STRING else "read_uvarint"
-            source.add("if n > 127:", f" n, p = {wide}(b, p - 1)")
+            source.add("if n > 127:", f" n, p = {wide}(c, p - 1)")
             null, end = "not n", "p + n - 1"
         else:
             self.read_count("h" if kind == STRING else "i")
@@ -232,10 +233,10 @@ class _Decoder:
 
     def slice(self, kind: str) -> str:
         if kind == STRING:
-            return "str(b[p:q], 'utf-8')" if self.views else "b[p:q].decode()"
+            return "str(c[p:q], 'utf-8')" if self.views else "c[p:q].decode()"
         if kind == BYTES and self.views:
-            return "bytes(b[p:q])"
-        return "b[p:q]"
+            return "bytes(c[p:q])"
+        return "b[p:q]" if kind == RECORDS else "c[p:q]"
 
     def read_struct_field(self, field: Field, target: str, *, nullable: bool) -> None:
         source = self.source
@@ -260,7 +261,7 @@ class _Decoder:
             least = type_size_min(str(of), flexible=self.flexible)
         if self.flexible:
             self.read_count("B")
-            source.add("if n > 127:", " n, p = read_uvarint(b, p - 1)", "n -= 1")
+            source.add("if n > 127:", " n, p = read_uvarint(c, p - 1)", "n -= 1")
         else:
             self.read_count("i")
         source.add("if n < 0:")
@@ -269,8 +270,14 @@ class _Decoder:
             source.depth += 1
         else:
             source.add(f" raise is_null({field.name!r})")
-        source.add(f"if n > {ARRAY_ELEMENTS_MAX} or n * {least} > e - p:")
-        source.add(f" raise too_many({field.name!r}, n, e - p)")
+        total = "n"
+        if not (isinstance(of, str) and is_fixed(of)):
+            # An object takes far more memory than the three bytes that an empty one may take on the wire, so their
+            # number is bounded for the message as a whole: arrays of arrays multiply.
+            total = "k"
+            source.add("k += n")
+        source.add(f"if {total} > {ARRAY_ELEMENTS_MAX} or n * {least} > e - p:")
+        source.add(f" raise too_many({field.name!r}, {total}, e - p)")
         self.read_elements(field, target)
         if nullable:
             source.depth -= 1
@@ -282,7 +289,7 @@ class _Decoder:
             letter = FIXED[of]
             source.scope["unpack_from"] = unpack_from
             source.add(
-                f"{target} = list(unpack_from('>%d{letter}' % n, b, p))", f"p += n * {layout(letter).size}"
+                f"{target} = list(unpack_from('>%d{letter}' % n, c, p))", f"p += n * {layout(letter).size}"
             )
             return
         items, item = source.fresh("a"), source.fresh("x")
@@ -304,15 +311,18 @@ class _Decoder:
         if known:
             self.read_known_tags(known, target)
         else:
-            source.add(f"p = read_unknown_tags(b, p - 1, {target})")
+            source.add(f"n, p = read_unknown_tags(c, p - 1, {target})", "k += n")
+            source.add(f"if k > {ARRAY_ELEMENTS_MAX}:", " raise too_many('tagged fields', k, e - p)")
         source.depth -= 1
 
     def read_known_tags(self, known: list[Field], target: str) -> None:
         source = self.source
         tag, end = source.fresh("t"), source.fresh("z")
-        source.add("n, p = read_uvarint(b, p - 1)", "check_tag_count(n, e - p)", "for _ in range(n):")
+        source.add("n, p = read_uvarint(c, p - 1)", "check_tag_count(n, e - p)", "k += n")
+        source.add(f"if k > {ARRAY_ELEMENTS_MAX}:", " raise too_many('tagged fields', k, e - p)")
+        source.add("for _ in range(n):")
         source.depth += 1
-        source.add(f"{tag}, p = read_uvarint(b, p)", "n, p = read_uvarint(b, p)", f"{end} = p + n")
+        source.add(f"{tag}, p = read_uvarint(c, p)", "n, p = read_uvarint(c, p)", f"{end} = p + n")
         source.add(f"if {end} > e:", " raise too_short('tagged field', n, e - p)")
         for branch, field in zip(("if", *("elif",) * len(known)), known, strict=False):
             source.add(f"{branch} {tag} == {field.tag}:")
@@ -322,5 +332,5 @@ class _Decoder:
             message = f"tagged field {field.name} has another size than its content"
             source.add(f"if p != {end}:", f" raise ProtocolError({message!r})")
             source.depth -= 1
-        source.add("else:", f" keep_unknown({target}, {tag}, bytes(b[p:{end}]))", f" p = {end}")
+        source.add("else:", f" keep_unknown({target}, {tag}, bytes(c[p:{end}]))", f" p = {end}")
         source.depth -= 1

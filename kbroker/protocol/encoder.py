@@ -6,6 +6,7 @@ looked into. Our messages are trusted: a value that does not fit raises whatever
 
 from __future__ import annotations
 
+from struct import Struct as Layout
 from struct import pack
 from typing import Any
 
@@ -63,6 +64,32 @@ def tagged(tags: dict[int, bytes]) -> bytes:
         value = tags[tag]
         parts += (uvarint(tag), uvarint(len(value)), value)
     return b"".join(parts)
+
+
+class ArrayLayouts(dict[tuple[int, ...], tuple[Any, ...]]):
+    """For one run with arrays of numbers: by their lengths, its pack function and the encoded lengths."""
+
+    KEPT_MAX = 1_000  # replica lists have few lengths; whoever has more pays for new layouts
+
+    def __init__(self, letters: list[str], *, flexible: bool) -> None:
+        super().__init__()
+        self.letters = letters
+        self.flexible = flexible
+
+    def __missing__(self, lengths: tuple[int, ...]) -> tuple[Any, ...]:
+        counts = [uvarint(n + 1) if self.flexible else n.to_bytes(4, "big") for n in lengths]
+        numbers = iter(zip(counts, lengths, strict=True))
+        whole = ""
+        for letter in self.letters:
+            if letter.startswith("*"):
+                count, length = next(numbers)
+                whole += f"{len(count)}s{length}{letter[1:]}"
+            else:
+                whole += letter
+        if len(self) >= self.KEPT_MAX:
+            self.clear()
+        found = self[lengths] = (Layout(">" + whole).pack, *counts)
+        return found
 
 
 def compile_encoder(cls: type[Message], version: int) -> Any:
@@ -135,28 +162,55 @@ class _Encoder:
         else:
             self.write_sized(field.type, value, nullable=nullable)
 
-    def packed(self, *more: tuple[str, str]) -> str:
-        """An expression for the run in waiting and `more`."""
+    def flush(self, *more: tuple[str, str]) -> None:
+        """Write the run in waiting, and `more` behind it."""
         run = [*self.run, *more]
-        name = self.source.name(layout("".join(letter for _, letter in run)).pack, "p")
-        return f"{name}({', '.join(value for value, _ in run)})"
+        self.run.clear()
+        if any(letter.startswith("*") for _, letter in run):
+            self.write_run_with_arrays(run)
+        elif run == [("0", "B")]:
+            self.source.add(f"{self.writer}(BYTE[0])")
+        elif run:
+            pack_run = self.source.name(layout("".join(letter for _, letter in run)).pack, "p")
+            self.source.add(f"{self.writer}({pack_run}({', '.join(value for value, _ in run)}))")
 
-    def flush(self) -> None:
-        if self.run:
-            self.source.add(f"{self.writer}({self.packed()})")
-            self.run.clear()
+    def write_run_with_arrays(self, run: list[tuple[str, str]]) -> None:
+        """A run with arrays of numbers in it (letter "*i"): still one pack, of a layout kept by the arrays' lengths."""
+        source = self.source
+        arrays = [value for value, letter in run if letter.startswith("*")]
+        layouts = source.fresh("l")
+        source.scope[layouts] = ArrayLayouts([letter for _, letter in run], flexible=self.flexible)
+        pack_run = source.fresh("p")
+        counts = iter([source.fresh("c") for _ in arrays])
+        values, named = [], []
+        for value, letter in run:
+            if letter.startswith("*"):
+                named.append(next(counts))
+                values.append(named[-1])
+            values.append(f"*{value}" if letter.startswith("*") else value)
+        lengths = "".join(f"len({array}), " for array in arrays)
+        source.add(f"{pack_run}, {', '.join(named)} = {layouts}[({lengths})]")
+        source.add(f"{self.writer}({pack_run}({', '.join(values)}))")
 
     def write_count(self, wide: str, letter: str) -> None:
         """The length or count in `n` (already + 1 where compact), together with the run before it."""
+        source = self.source
         if not self.flexible:
-            self.run.append(("n", letter))
-            self.flush()
+            self.flush(("n", letter))
         elif self.run:
-            self.source.add("if n < 128:", f" {self.writer}({self.packed(('n', 'B'))})")
-            self.source.add("else:", f" {self.writer}({self.packed()} + {wide}(n))")
-            self.run.clear()
+            run = list(self.run)
+            source.add("if n < 128:")
+            source.depth += 1
+            self.flush(("n", "B"))
+            source.depth -= 1
+            source.add("else:")
+            source.depth += 1
+            self.run = run
+            self.flush()
+            source.add(f"{self.writer}({wide}(n))")
+            source.depth -= 1
         else:
-            self.source.add(f"{self.writer}(BYTE[n] if n < 128 else {wide}(n))")
+            source.add(f"{self.writer}(BYTE[n] if n < 128 else {wide}(n))")
 
     def write_sized(self, kind: str, value: str, *, nullable: bool) -> None:
         source = self.source
@@ -201,6 +255,10 @@ class _Encoder:
     def write_array(self, field: Field, value: str, *, nullable: bool) -> None:
         source = self.source
         items = source.fresh("a")
+        if isinstance(field.of, str) and is_fixed(field.of) and not nullable:
+            source.add(f"{items} = {value}")
+            self.run.append((items, "*" + FIXED[field.of]))
+            return
         size = f"len({items}) + 1" if self.flexible else f"len({items})"
         source.add(f"{items} = {value}")
         if nullable:
@@ -244,9 +302,10 @@ class _Encoder:
         self.write_known_tags(known, target)
         source.depth -= 1
         source.add("else:")
+        source.depth += 1
         self.run = run
-        source.add(f" {self.writer}({self.packed(('0', 'B')) if run else 'BYTE[0]'})")
-        self.run.clear()
+        self.flush(("0", "B"))
+        source.depth -= 1
 
     def write_known_tags(self, known: list[Field], target: str) -> None:
         source = self.source

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, dataclass_
 
 ZERO_UUID = bytes(16)
 
-# Elements in one array, and tagged fields in one struct: as Kafka 4.4. Both are also bounded by the bytes left.
+# Elements in one array, and tagged fields in one struct: as Kafka 4.4. Both are also bounded by the bytes left, and
+# structs, strings and tagged fields together may not be more than that in a whole message.
 ARRAY_ELEMENTS_MAX = 1_000_000
 TAGGED_FIELDS_MAX = 10_000
 STRING_BYTES_MAX = 32_767
@@ -270,7 +271,7 @@ def compile_constructor(cls: type[Struct]) -> Any:
             body.append(f" self.{name} = {name}\n")
     star = ", *, " if parameters else ""
     source = f"def __init__(self{star}{', '.join(parameters)}):\n{''.join(body)} self.unknown_tags = None\n"
-    exec(source, scope)  # noqa: S102
+    exec(source, scope)
     constructor = scope["__init__"]
     constructor.__qualname__ = f"{cls.__qualname__}.__init__"
     return constructor

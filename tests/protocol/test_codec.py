@@ -130,6 +130,23 @@ def test_more_than_a_million_elements_are_refused_even_if_the_bytes_are_there():
     assert "topics of 1000001 elements" in refused(MetadataRequest, 1, body)
 
 
+def test_elements_are_bounded_for_the_message_as_a_whole():
+    """Arrays of arrays multiply: 3 topics of 400,000 partitions, 12 bytes each."""
+    topic = bytes.fromhex("0001 74") + (400_000).to_bytes(4, "big") + bytes(400_000 * 12)
+    body = bytes.fromhex("ffffffff 00000003") + topic * 3
+
+    assert "partitions of 1200003 elements" in refused(ListOffsetsRequest, 1, body)
+
+
+def test_tagged_fields_are_bounded_for_the_message_as_a_whole():
+    """101 topics with 10,000 tagged fields each."""
+    topic = bytes(16) + b"\x02t" + bytes.fromhex("904e") + b"\x05\x00" * 10_000
+    body = bytes([102]) + topic * 101 + bytes.fromhex("01 00 00")
+
+    assert "tagged fields of 1000101 elements" in refused(MetadataRequest, 12, body)
+    assert 99 == len(decode(MetadataRequest, 12, memoryview(bytes([100]) + topic * 99 + b"\1\0\0")).topics)
+
+
 def test_an_array_of_ints_is_measured_by_the_size_of_an_int():
     body = bytes.fromhex("0000 00010001 614000 0000") + bytes(100)
 
