@@ -127,7 +127,12 @@ class ClusterState:
         ] = {}  # (resource type, name) -> overrides, none empty
         self.next_producer_id = 0
         self.next_broker_epoch = 1
-        self._collisions: dict[str, str] = {}  # collision key -> the topic that has it
+        self._members: dict[
+            tuple[int, ...], tuple[int, ...]
+        ] = {}  # partitions are many, ways to place them few
+        self._collisions: dict[
+            str, list[str]
+        ] = {}  # collision key -> the topics that have it: one, or adopted ones
 
     def config(self, type: int, name: str) -> dict[str, str]:
         """The overrides of a resource; not to be changed."""
@@ -140,8 +145,8 @@ class ClusterState:
     def colliding(self, name: str) -> str | None:
         """The topic, another than `name` itself, with which a topic of this name would collide."""
         key = collision_key(name)
-        there = None if key is None else self._collisions.get(key)
-        return None if there == name else there
+        there = () if key is None else self._collisions.get(key, ())
+        return next((other for other in there if other != name), None)
 
     def apply(self, command: c.Command) -> tuple[Any, Change]:
         """Do `command`. Its result is described with the command."""
@@ -209,7 +214,7 @@ class ClusterState:
         refusal = self._taken(new.name, new.id)
         if refusal is not None:
             return refusal
-        topic = Topic(new.name, new.id, [_placed(replicas) for replicas in new.replicas])
+        topic = Topic(new.name, new.id, [self._placed(replicas) for replicas in new.replicas])
         self._add(topic, new.configs, change)
         return topic
 
@@ -219,7 +224,7 @@ class ClusterState:
     def _adopt(self, found: c.AdoptedTopic, broker: int, change: Change) -> TopicResult:
         if found.name in self.topics or found.id in self.topics_by_id:
             return KafkaError(ErrorCode.TOPIC_ALREADY_EXISTS, f"Topic '{found.name}' already exists.")
-        alone = (broker,)
+        alone = self._shared((broker,))
         topic = Topic(
             found.name,
             found.id,
@@ -249,7 +254,25 @@ class ClusterState:
     def _remember_collision(self, name: str) -> None:
         key = collision_key(name)
         if key is not None:
-            self._collisions.setdefault(key, name)
+            self._collisions.setdefault(key, []).append(name)
+
+    def _forget_collision(self, name: str) -> None:
+        key = collision_key(name)
+        if key is not None:
+            self._collisions[key].remove(name)
+            if not self._collisions[key]:
+                del self._collisions[key]
+
+    def _placed(self, replicas: Sequence[int]) -> PartitionState:
+        """A new partition: led by its first replica, all in sync (there is nothing yet to be behind of)."""
+        members = self._shared(tuple(replicas))
+        return PartitionState(
+            BrokerId(members[0]) if members else NO_BROKER, LeaderEpoch(0), members, members
+        )
+
+    def _shared(self, members: tuple[int, ...]) -> tuple[int, ...]:
+        """One object for equal tuples."""
+        return self._members.setdefault(members, members)
 
     def _delete_topics(self, command: c.DeleteTopics, change: Change) -> list[TopicResult]:
         return [self._delete(topic_id, change) for topic_id in command.topics]
@@ -259,9 +282,7 @@ class ClusterState:
         if topic is None:
             return KafkaError(ErrorCode.UNKNOWN_TOPIC_ID)
         del self.topics[topic.name]
-        key = collision_key(topic.name)
-        if key is not None and self._collisions.get(key) == topic.name:
-            del self._collisions[key]
+        self._forget_collision(topic.name)
         self.configs.pop((ResourceType.TOPIC, topic.name), None)
         change.topics_deleted.append(topic)
         return topic
@@ -280,7 +301,7 @@ class ClusterState:
             )
         for replicas in more.replicas:
             change.partitions_changed.append((topic, len(topic.partitions)))
-            topic.partitions.append(_placed(replicas))
+            topic.partitions.append(self._placed(replicas))
         return topic
 
     def _alter_configs(self, command: c.AlterConfigs, change: Change) -> list[KafkaError | None]:
@@ -337,13 +358,19 @@ class ClusterState:
         state.cluster_id = saved.cluster_id
         state.brokers = {broker.id: broker for broker in saved.brokers}
         for name, topic_id, rows in saved.topics:
-            topic = Topic(name, topic_id, [_partition(row) for row in rows])
+            topic = Topic(name, topic_id, [state._partition(row) for row in rows])
             state.topics[name] = state.topics_by_id[topic_id] = topic
             state._remember_collision(name)
         state.configs = {(type, name): of for type, name, of in saved.configs}
         state.next_producer_id = saved.next_producer_id
         state.next_broker_epoch = saved.next_broker_epoch
         return state
+
+    def _partition(self, row: _Row) -> PartitionState:
+        leader, epoch, version, replicas, isr = row
+        replicas = self._shared(replicas)
+        members = replicas if isr is None else self._shared(isr)
+        return PartitionState(BrokerId(leader), LeaderEpoch(epoch), replicas, members, version)
 
 
 _NO_CONFIG: dict[str, str] = {}
@@ -381,29 +408,3 @@ _decoder = msgspec.msgpack.Decoder(_Snapshot)
 def _row(partition: PartitionState) -> _Row:
     isr = None if partition.isr == partition.replicas else partition.isr
     return partition.leader, partition.leader_epoch, partition.version, partition.replicas, isr
-
-
-def _partition(row: _Row) -> PartitionState:
-    leader, epoch, version, replicas, isr = row
-    replicas = _shared(replicas)
-    return PartitionState(
-        BrokerId(leader),
-        LeaderEpoch(epoch),
-        replicas,
-        replicas if isr is None else _shared(isr),
-        version,
-    )
-
-
-def _placed(replicas: Sequence[int]) -> PartitionState:
-    """A new partition: led by its first replica, all in sync (there is nothing yet to be behind of)."""
-    members = _shared(tuple(replicas))
-    return PartitionState(BrokerId(members[0]) if members else NO_BROKER, LeaderEpoch(0), members, members)
-
-
-_members: dict[tuple[int, ...], tuple[int, ...]] = {}
-
-
-def _shared(members: tuple[int, ...]) -> tuple[int, ...]:
-    """One object for equal tuples: partitions are many, the ways to place them few."""
-    return _members.setdefault(members, members)

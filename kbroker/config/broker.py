@@ -36,7 +36,7 @@ class BrokerOptions:
         "broker.rack", STRING, None, doc="Where this broker stands; replicas are spread over racks."
     )
     log_dir_option: tuple[str, ...] | None = option(
-        "log.dir", LIST, (), doc="The folder of the data, where log.dirs is not set."
+        "log.dir", LIST, None, doc="The folder of the data, where log.dirs is not set."
     )
     log_dirs_option: tuple[str, ...] | None = option(
         "log.dirs", LIST, None, doc="The folder of the data: one."

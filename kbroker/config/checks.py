@@ -31,6 +31,17 @@ def check_topic_value(name: str, value: str | None) -> None:
         raise _invalid(why)
 
 
+def check_broker_value(settings: Settings, name: str, value: str | None, *, all_brokers: bool) -> None:
+    """Raise KafkaError unless a broker's option can be set to this text while it runs."""
+    row = _broker_option(settings, name)
+    _check_dynamic([(name, row)], all_brokers=all_brokers)
+    if value is None:
+        raise _wrong(f"Null value not supported for : {name}")
+    why = row.refusal(value)
+    if why is not None:
+        raise _wrong(why)
+
+
 def check_topic(settings: Settings, configs: Mapping[str, str | None]) -> dict[str, str]:
     """The overrides of a topic to be; INVALID_CONFIG for the first that cannot be, or that contradicts another."""
     for name in configs:
@@ -113,13 +124,8 @@ def _check_alter_broker(
     _check_broker_name(settings, broker)
     based = []
     for op in ops:
-        row = settings.option(op.name)
-        if row is None and op.op != DELETE:
-            from kbroker.config.settings import nearest
-
-            # Kafka takes names it does not know, for plug-ins; there are none here, so it can only be a mistake.
-            raise _invalid(f"Unknown config name: {op.name}{nearest(op.name)}")
-        if row is not None and op.op in _OPERATIONS:
+        if op.op in _OPERATIONS:
+            row = _broker_option(settings, op.name)
             if row.type is not LIST:
                 raise _invalid(
                     f"Config value {_OPERATIONS[op.op].lower()} is not allowed for config key: {op.name}"
@@ -127,14 +133,19 @@ def _check_alter_broker(
             op = op._replace(base=row.default_text or "")
         based.append(op)
     changed = _set_by(based)
-    _check_dynamic([(name, settings.option(name)) for name in changed], default=broker == "")
+    _check_dynamic([(name, _broker_option(settings, name)) for name in changed], all_brokers=broker == "")
     after = altered(current, based)
     for name in changed:
-        row = settings.option(name)
-        why = None if row is None else row.refusal(after[name])
-        if why is not None:
-            raise _wrong(why)
+        check_broker_value(settings, name, after[name], all_brokers=broker == "")
     return based
+
+
+def _broker_option(settings: Settings, name: str) -> Option:
+    row = settings.option(name)
+    if row is None:
+        # Kafka takes names it does not know, for plug-ins; there are none here, so it can only be a mistake.
+        raise _invalid(f"Unknown config name: {name}{settings.nearest(name)}")
+    return row
 
 
 def _check_broker_name(settings: Settings, broker: str) -> None:
@@ -144,18 +155,18 @@ def _check_broker_name(settings: Settings, broker: str) -> None:
         raise _wrong(f"Unexpected broker id, expected {settings.node_id}, but received {broker}")
 
 
-def _check_dynamic(rows: Sequence[tuple[str, Option | None]], *, default: bool) -> None:
-    fixed = [name for name, row in rows if row is not None and row.dynamic == READ_ONLY]
+def _check_dynamic(rows: Sequence[tuple[str, Option]], *, all_brokers: bool) -> None:
+    fixed = [name for name, row in rows if row.dynamic == READ_ONLY]
     if fixed:
         raise _wrong(f"Cannot update these configs dynamically: [{', '.join(fixed)}]")
-    single = [name for name, row in rows if row is not None and row.dynamic == PER_BROKER]
+    single = [name for name, row in rows if row.dynamic == PER_BROKER]
     bare = [name for name in single if name.startswith(("ssl.", "sasl."))]
     if bare:
         raise _wrong(
             "These security configs can be dynamically updated only per-listener using the listener prefix: "
             f"[{', '.join(bare)}]"
         )
-    if single and default:
+    if single and all_brokers:
         raise _wrong(
             "Cannot update these configs at default cluster level, broker id must be specified: "
             f"[{', '.join(single)}]"

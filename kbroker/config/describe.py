@@ -90,7 +90,7 @@ def describe_broker(settings: Settings) -> list[ConfigRow]:
     return rows
 
 
-def describe_broker_defaults(settings: Settings) -> list[ConfigRow]:
+def describe_all_brokers(settings: Settings) -> list[ConfigRow]:
     """What is set dynamically for all brokers."""
     rows = []
     for name, text in settings.dynamic_default.items():

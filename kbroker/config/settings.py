@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 from kbroker.config import listeners as lst
 from kbroker.config.alter import ConfigOp
 from kbroker.config.broker import BROKER_OPTIONS, BrokerOptions
-from kbroker.config.checks import check_alter, check_topic, check_topic_value
+from kbroker.config.checks import check_alter, check_broker_value, check_topic, check_topic_value
 from kbroker.config.options import BadValue, Option
 from kbroker.config.properties import parse_properties
 from kbroker.config.tls import TlsOptions
@@ -150,6 +150,15 @@ class Settings(BrokerOptions):
         self._plain_topic = None
         self._resolve()
 
+    def nearest(self, name: str) -> str:
+        """A hint at the option that a wrong name may have meant."""
+        from difflib import get_close_matches
+
+        from kbroker.config.known import KNOWN
+
+        near = get_close_matches(name, [*BROKER_OPTIONS, *KNOWN, *TOPIC_OPTIONS], 1, 0.6)
+        return f": did you mean {near[0]}?" if near else ": see the list of options in the documentation"
+
     # What requests ask -----------------------------------------------------------------------------------------
 
     def describe_topic(self, overrides: Mapping[str, str]) -> list[ConfigRow]:
@@ -164,15 +173,20 @@ class Settings(BrokerOptions):
 
         return describe_broker(self)
 
-    def describe_broker_defaults(self) -> list[ConfigRow]:
+    def describe_all_brokers(self) -> list[ConfigRow]:
         """What is set dynamically for all brokers (the resource without a name), for DescribeConfigs."""
-        from kbroker.config.describe import describe_broker_defaults
+        from kbroker.config.describe import describe_all_brokers
 
-        return describe_broker_defaults(self)
+        return describe_all_brokers(self)
 
     def validate_topic_config(self, name: str, value: str | None) -> None:
         """Raise INVALID_CONFIG unless a topic's option of this name takes this text."""
         check_topic_value(name, value)
+
+    def validate_broker_config(self, name: str, value: str | None, *, all_brokers: bool) -> None:
+        """Raise KafkaError unless a broker's option of this name can be set to this text while it runs, for one broker
+        or for all."""
+        check_broker_value(self, name, value, all_brokers=all_brokers)
 
     def check_topic(self, configs: Mapping[str, str | None]) -> dict[str, str]:
         """The overrides of a topic to be created; INVALID_CONFIG for what cannot be."""
@@ -246,7 +260,7 @@ class Settings(BrokerOptions):
         for name, text in self.static.items():
             row = self.option(name)
             if row is None:
-                raise StartError(f"{name} is no option of Kafka or kbroker{nearest(name)}")
+                raise StartError(f"{name} is no option of Kafka or kbroker{self.nearest(name)}")
             if row.inert:
                 self.ignored.append(name)
             try:
@@ -323,16 +337,6 @@ def _inert(name: str) -> Option | None:
     from kbroker.config import known
 
     return known.find(name)
-
-
-def nearest(name: str) -> str:
-    """A hint at the option that a wrong name may have meant."""
-    from difflib import get_close_matches
-
-    from kbroker.config import known
-
-    near = get_close_matches(name, [*BROKER_OPTIONS, *known.KNOWN, *TOPIC_OPTIONS], 1, 0.6)
-    return f": did you mean {near[0]}?" if near else ": see the list of options in the documentation"
 
 
 def _shown(row: Option, text: str) -> str:
