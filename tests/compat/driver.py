@@ -5,7 +5,7 @@ answers each with one line on stdout, `{"id": 1, "ok": {...}}` or `{"id": 1, "er
 and works on several at once. Every request makes its own client object and closes it. Bytes travel as base64.
 
 The operations (every one also has servers, ca, client_id):
-    metadata        topics (null: all)                                   -> brokers [[id, host, port]], topics {name: [partition]}
+    metadata        topics (null: all)                                   -> brokers [[id, host, port]], topics {name: [n]}
     create          topic, partitions, configs                           -> {}
     delete          topic                                                -> {}
     produce         topic, partition, records, acks, codec, idempotent,
@@ -196,7 +196,8 @@ class DriverClient(Client):
 
     def close(self) -> None:
         """Close its stdin, which ends it; kill it when that does not help."""
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         try:
             self._process.stdin.close()
         except OSError:
@@ -211,21 +212,30 @@ class DriverClient(Client):
 
     def _read(self) -> None:
         assert self._process.stdout is not None
+        why = "its driver ended"
         for line in self._process.stdout:
-            answer = json.loads(line)
-            with self._lock:
-                future = self._asked.pop(answer["id"], None)
-            if future is None:
-                continue
-            if "ok" in answer:
-                future.set_result(answer["ok"])
-            else:
-                error = answer["error"]
-                future.set_exception(ClientFailed(self.name, error.get("code"), error["message"]))
+            try:
+                answer = json.loads(line)
+            except ValueError:  # the client prints where only answers belong: nothing after it can be trusted
+                why = f"its driver said {line[:200]!r}"
+                self._process.kill()
+                break
+            self._settle(answer)
         with self._lock:
             left, self._asked = self._asked, {}
         for future in left.values():
-            future.set_exception(ClientFailed(self.name, None, f"its driver ended:\n{self._log_tail()}"))
+            future.set_exception(ClientFailed(self.name, None, f"{why}:\n{self._log_tail()}"))
+
+    def _settle(self, answer: dict[str, Any]) -> None:
+        with self._lock:
+            future = self._asked.pop(answer["id"], None)
+        if future is None:
+            return
+        if "ok" in answer:
+            future.set_result(answer["ok"])
+        else:
+            error = answer["error"]
+            future.set_exception(ClientFailed(self.name, error.get("code"), error["message"]))
 
     def _log_tail(self) -> str:
         return "\n".join(self._log.read_text(errors="replace").splitlines()[-25:])

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.compat.driver import Client, DriverClient
+from tests.compat.kcat import Kcat
 from tests.support.clients import require
+from tools import kafka
 
 DRIVERS = Path(__file__).parent / "drivers"
+CACHE = Path(__file__).resolve().parents[2] / ".cache" / "compat"  # helper programs, built once per source
+BUILD_S_MAX = 300  # downloads included
 ALL_CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 
-# What a client can take part in. Left out is what its API does not offer (README.md of this folder says why).
+# What a client can take part in. Left out is what its API does not offer.
 EVERYTHING = frozenset(
     {
         "metadata",  # list topics and brokers
@@ -32,45 +39,95 @@ EVERYTHING = frozenset(
         "committed",  # read_committed
         "binary",  # any bytes as key and value, null and empty too
         "out of range",  # says so when its offset is beyond the end
-        "restart",  # also takes part in the scenarios that restart the broker
         "codes",  # an error names Kafka's code
         "tls",
         "recorded",  # speaks through the recording proxy
     }
 )
+RESTART = frozenset({"restart"})  # also takes part in the scenarios that restart the broker
 
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """A client under test. `start(log folder)` skips the test, visibly, when the client is not installed."""
+    """A client under test. `argv()` builds what must be built and gives the driver's command line; it ends the test,
+    visibly, when the client is not installed."""
 
-    start: Callable[[Path], list[str]]
+    argv: Callable[[], list[str]]
     can: frozenset[str] = EVERYTHING
     codecs: tuple[str, ...] = ALL_CODECS
     versions: Mapping[str, int] = field(default_factory=dict)  # what it negotiates with us and with Kafka 4.3
 
 
-def _python(script: str, module: str, package: str) -> Callable[[Path], list[str]]:
-    def start(_: Path) -> list[str]:
+def _python(script: str, module: str, package: str) -> Callable[[], list[str]]:
+    def argv() -> list[str]:
         require(module, f"pip install {package}")
         return [sys.executable, str(DRIVERS / script)]
 
-    return start
+    return argv
+
+
+def _kcat() -> list[str]:
+    return [require("kcat", "apt-get install kcat")]
+
+
+def _java() -> list[str]:
+    require("javac", "apt-get install default-jdk-headless")
+    if why := kafka.missing():
+        require("Apache Kafka's Java client", why.partition(": ")[2], found=False)
+    source = DRIVERS / "Driver.java"
+    classes = _built(
+        "java",
+        [source],
+        lambda out: ["javac", "-nowarn", "-proc:none", "-cp", f"{kafka.LIBS}/*", "-d", str(out), str(source)],
+    )
+    command = kafka.java("Driver")
+    command[command.index("-cp") + 1] += f":{classes}"
+    return [command[0], "-XX:TieredStopAtLevel=1", *command[1:]]
+
+
+def _built(name: str, sources: list[Path], command: Callable[[Path], list[str]], cwd: Path = DRIVERS) -> Path:
+    """The folder where `command(folder)` built a helper from `sources`: once for each state of them."""
+    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
+    folder = CACHE / f"{name}-{digest}"
+    if not folder.exists():
+        work = CACHE / f"{name}-{digest}.building"
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        done = subprocess.run(command(work), cwd=cwd, capture_output=True, text=True, timeout=BUILD_S_MAX)
+        assert 0 == done.returncode, f"building {name} failed:\n{done.stdout}{done.stderr}"
+        work.rename(folder)
+    return folder
 
 
 CLIENTS = {
+    "kcat": Spec(
+        _kcat,
+        can=frozenset(
+            {
+                *("metadata", "produce", "idempotent", "tiny", "consume", "offset", "offset by time"),
+                *("committed", "tls", "recorded"),
+            }
+        ),
+        versions={"Produce": 7, "Fetch": 11, "Metadata": 4},
+    ),
     "kafka-python": Spec(
-        _python("kafka_python_driver.py", "kafka", "'kafka-python[snappy,lz4,zstd]'"),
-        can=EVERYTHING - {"null headers"},
+        _python("kafka_python_driver.py", "kafka", "kafka-python python-snappy lz4 zstandard"),
+        can=EVERYTHING - {"null headers"} | RESTART,
         versions={"Produce": 9, "Fetch": 12, "Metadata": 13},
     ),
     "confluent": Spec(
         _python("confluent_driver.py", "confluent_kafka", "confluent-kafka"),
+        can=EVERYTHING | RESTART,
         versions={"Produce": 10, "Fetch": 16, "Metadata": 13},
     ),
     "aiokafka": Spec(
-        _python("aiokafka_driver.py", "aiokafka", "aiokafka[all]"),
+        _python("aiokafka_driver.py", "aiokafka", "aiokafka cramjam"),
         versions={"Produce": 7, "Fetch": 11, "Metadata": 5},
+    ),
+    "java": Spec(
+        _java,
+        can=EVERYTHING | RESTART,
+        versions={"Produce": 13, "Fetch": 18, "Metadata": 13},
     ),
 }
 
@@ -83,5 +140,7 @@ def names(*abilities: str) -> list[str]:
 def start(name: str, folder: Path) -> Client:
     """The client, running; it logs to `folder`."""
     spec = CLIENTS[name]
-    argv = spec.start(folder)
+    argv = spec.argv()
+    if name == "kcat":
+        return Kcat(argv[0], can=spec.can, codecs=spec.codecs)
     return DriverClient(name, argv, can=spec.can, codecs=spec.codecs, log=folder / f"{name}.log")

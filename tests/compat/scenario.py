@@ -31,7 +31,7 @@ def _record(client: Client, number: int, timestamp: int) -> Record:
     keys = (f"key-{number}".encode(), None, b"", bytes(range(256)))
     values = (f"value {number} ".encode() * 40, b"", bytes(range(255, -1, -1)), None)
     if "binary" not in client.can:
-        keys, values = keys[:1] + (b"other",), values[:1] + (f"{number}".encode(),)
+        keys, values = (keys[0], b"other"), (values[0], f"{number}".encode())
     headers: tuple[tuple[str, bytes | None], ...] = (("all", b"same"), ("second", b"2"))
     if "record headers" in client.can:
         # the same name twice, in order; an empty value; bytes

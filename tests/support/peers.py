@@ -9,12 +9,10 @@ from __future__ import annotations
 import os
 import random
 import selectors
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from cryptography.hazmat.primitives import serialization
 
 from tests.support.clients import require
 from tests.support.recording_proxy import RecordingProxy
+from tools.kafka import Kafka
 
 START_LIMIT_S = 60.0  # a JVM on a busy two-core machine; kbroker needs well under one second
 STOP_LIMIT_S = 30.0
@@ -161,76 +160,37 @@ class KbrokerPeer(Peer):
 
 
 class KafkaPeer(Peer):
-    """Apache Kafka in KRaft mode, broker and controller in one process, from the jars in `kafka_libs()`."""
+    """Apache Kafka in KRaft mode, broker and controller in one process."""
 
     name = "kafka"
 
+    def __init__(self, folder: Path, certificates: Certificates, settings: dict[str, str]) -> None:
+        super().__init__(folder, certificates, settings)
+        self.log = folder / "kafka.log"
+        self._kafka = Kafka(port=self.port, folder=folder, config=self._with_controller())
+
+    def _with_controller(self) -> dict[str, str]:
+        protocols = self.settings["listener.security.protocol.map"]
+        return {
+            **self.settings,
+            "controller.quorum.voters": f"1@127.0.0.1:{self._spare}",
+            "listeners": f"{self.settings['listeners']},CONTROLLER://127.0.0.1:{self._spare}",
+            "listener.security.protocol.map": f"{protocols},CONTROLLER:PLAINTEXT",
+            "inter.broker.listener.name": "PLAINTEXT",
+        }
+
     def start(self) -> None:
-        data = self.folder / "data"
-        controller = f"CONTROLLER://127.0.0.1:{self._spare}"
-        properties = self._write_properties(
-            {
-                "process.roles": "broker,controller",
-                "node.id": "1",
-                "controller.quorum.voters": f"1@127.0.0.1:{self._spare}",
-                "controller.listener.names": "CONTROLLER",
-                "listeners": f"{self.settings['listeners']},{controller}",
-                "listener.security.protocol.map": f"{self.settings['listener.security.protocol.map']}"
-                ",CONTROLLER:PLAINTEXT",
-                "inter.broker.listener.name": "PLAINTEXT",
-                "log.dirs": str(data),
-                "offsets.topic.replication.factor": "1",
-                "offsets.topic.num.partitions": "4",
-                "transaction.state.log.replication.factor": "1",
-                "transaction.state.log.min.isr": "1",
-            }
-        )
-        java = ["java", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
-        java += [f"-Dlog4j2.configurationFile={_log4j(self.folder)}", "-cp", f"{kafka_libs()}/*"]
-        with self.log.open("ab") as log:
-            if not data.exists():
-                tool = [
-                    *java,
-                    "kafka.tools.StorageTool",
-                    "format",
-                    "-t",
-                    "MkU3OEVBNTcwNTJENDM2Qg",
-                    "-c",
-                    str(properties),
-                ]
-                subprocess.run(tool, stdout=log, stderr=log, check=True, timeout=START_LIMIT_S)
-            self._process = subprocess.Popen(
-                [*java, "kafka.Kafka", str(properties)], stdout=log, stderr=log, stdin=subprocess.DEVNULL
-            )
-        self._wait_for_ports()
+        """Start it; its own helper waits for the port."""
+        self._kafka.start()
 
-    def _wait_for_ports(self) -> None:
-        deadline = time.monotonic() + START_LIMIT_S
-        for endpoint in (self.plain, self.tls):
-            host, port = endpoint.servers.split(":")
-            while True:
-                try:
-                    socket.create_connection((host, int(port)), timeout=1).close()
-                    break
-                except OSError:
-                    if time.monotonic() > deadline or not self.alive:
-                        raise AssertionError(
-                            f"Kafka does not serve {endpoint.servers}:\n{self.log_tail()}"
-                        ) from None
-                    time.sleep(0.05)  # a port cannot be waited for otherwise
+    def stop(self) -> None:
+        """SIGTERM."""
+        self._kafka.stop()
 
-
-def kafka_libs() -> Path:
-    """The folder of Apache Kafka's jars; the test ends here, visibly, when there are none."""
-    for home in (
-        os.environ.get("KAFKA_HOME"),
-        ROOT / ".cache" / "kafka",
-        Path(os.environ.get("TMPDIR", "/tmp")) / "kafka",
-    ):
-        if home is not None and list(Path(home, "libs").glob("kafka-clients-*.jar")):
-            return Path(home, "libs")
-    require("Apache Kafka's jars", KAFKA_HINT, found=False)
-    raise AssertionError("unreachable: require ends the test")
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._kafka.pid != 0 and Path(f"/proc/{self._kafka.pid}").exists()
 
 
 def free_ports(count: int) -> list[int]:
@@ -250,15 +210,6 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def _log4j(folder: Path) -> Path:
-    path = folder / "log4j2.yaml"
-    path.write_text(
-        "Configuration:\n  Appenders:\n    Console: {name: STDOUT, PatternLayout: {pattern: '%d %p %m (%c)%n'}}\n"
-        "  Loggers:\n    Root: {level: WARN, AppenderRef: [{ref: STDOUT}]}\n"
-    )
-    return path
-
-
 def _line_within(process: subprocess.Popen[bytes], limit_s: float) -> bytes:
     """The first line on stdout, or b"" when the process ended or said nothing in time."""
     assert process.stdout is not None
@@ -272,7 +223,7 @@ def _line_within(process: subprocess.Popen[bytes], limit_s: float) -> bytes:
 def start_peer(kind: str, folder: Path, certificates: Certificates, settings: dict[str, str]) -> Peer:
     """A running peer of `kind` (kbroker or kafka); a failed start leaves its log in the message."""
     if kind == "kafka":
-        require("java", "apt-get install openjdk-17-jdk-headless", found=shutil.which("java") is not None)
+        require("java", "apt-get install default-jdk-headless maven")
     peer: Peer = {"kbroker": KbrokerPeer, "kafka": KafkaPeer}[kind](folder, certificates, settings)
     try:
         peer.start()

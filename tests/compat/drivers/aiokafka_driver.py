@@ -157,8 +157,9 @@ async def consume(ask: Ask) -> Any:
         deadline = time.monotonic() + ask["timeout_ms"] / 1000
         while len(records) < ask["count"] and time.monotonic() < deadline:
             polled = await consumer.getmany(tp, timeout_ms=200, max_records=ask["count"] - len(records))
-            for m in polled.get(tp, ()):
-                records.append(record_out(m.offset, m.timestamp, m.key, m.value, m.headers))
+            records += [
+                record_out(m.offset, m.timestamp, m.key, m.value, m.headers) for m in polled.get(tp, ())
+            ]
         return {"records": records}
 
 

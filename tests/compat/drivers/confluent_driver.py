@@ -33,7 +33,7 @@ def admin(ask: Ask) -> AdminClient:
 
 def done(client: AdminClient, futures: dict[Any, Any]) -> Any:
     """The only future's result; `client` must live until then."""
-    return [future.result(LIMIT_S) for future in futures.values()][0]
+    return next(iter(futures.values())).result(LIMIT_S)
 
 
 def metadata(ask: Ask) -> Any:

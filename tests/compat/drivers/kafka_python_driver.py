@@ -141,10 +141,8 @@ def consume(ask: Ask) -> Any:
         records: list[Any] = []
         deadline = time.monotonic() + ask["timeout_ms"] / 1000
         while len(records) < ask["count"] and time.monotonic() < deadline:
-            for message in consumer.poll(timeout_ms=200).get(tp, ()):
-                records.append(
-                    record_out(message.offset, message.timestamp, message.key, message.value, message.headers)
-                )
+            polled = consumer.poll(timeout_ms=200).get(tp, ())
+            records += [record_out(m.offset, m.timestamp, m.key, m.value, m.headers) for m in polled]
         return {"records": records[: ask["count"]]}
     finally:
         consumer.close()
