@@ -1,8 +1,8 @@
 """Rooms for handler tests: the real cluster log, state and settings on a folder of the test; no sockets, no loop.
 
-    house = House(tmp_path, {"num.partitions": "3"})
-    house.create("topic", partitions=2)
-    answer = await house.ask(handle_metadata, MetadataRequest(topics=None), version=9)
+house = House(tmp_path, {"num.partitions": "3"})
+house.create("topic", partitions=2)
+answer = await house.ask(handle_metadata, MetadataRequest(topics=None), version=9)
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class House:
 
     def rooms_with(self, **given: Any) -> Rooms:
         """Rooms with other parts than usual."""
-        fields: dict[str, Any] = {name: None for name in Rooms.__dataclass_fields__}
+        fields: dict[str, Any] = dict.fromkeys(Rooms.__dataclass_fields__)
         fields |= {
             "node_id": NODE,
             "settings": self.settings,
@@ -111,7 +111,12 @@ class House:
     ) -> Any:
         """What `handler` answers, whether at once or later."""
         call = Call(
-            version=version, client_id="test", listener=listener, principal="User:ANONYMOUS", peer="test", arrival=0.0
+            version=version,
+            client_id="test",
+            listener=listener,
+            principal="User:ANONYMOUS",
+            peer="test",
+            arrival=0.0,
         )
         answer = handler(self.rooms, call, request)
         return await answer if inspect.isawaitable(answer) else answer

@@ -26,21 +26,24 @@ def handle_describe_log_dirs(
     Not done: moving partitions between directories, so no future ones. The total size of the volume is not known (-1).
     v2 flexible · v3 an error for the whole answer (KIP-784) · v4 space (KIP-827) · v5 cordoned directories (KIP-1066)
     """
+    return DescribeLogDirsResponse(results=[_described(rooms, request)])
+
+
+def _described(rooms: Rooms, request: DescribeLogDirsRequest) -> DescribeLogDirsResult:
     directory = rooms.directory
+    result = DescribeLogDirsResult(log_dir=directory.path)
+    try:
+        result.usable_bytes = directory.disk.free_bytes(directory.path)
+    except OSError:
+        result.error_code = ErrorCode.KAFKA_STORAGE_ERROR
     if directory.failed is not None:
-        failed = DescribeLogDirsResult(error_code=ErrorCode.KAFKA_STORAGE_ERROR, log_dir=directory.path)
-        return DescribeLogDirsResponse(results=[failed])
+        result.error_code = ErrorCode.KAFKA_STORAGE_ERROR
+    if result.error_code:
+        return result
     asked = _hosted(rooms) if request.topics is None else _hosted_of(rooms, request.topics)
     sizes = {(each.tp.topic, each.tp.partition): each.log.size for each in rooms.partitions}
-    return DescribeLogDirsResponse(
-        results=[
-            DescribeLogDirsResult(
-                log_dir=directory.path,
-                topics=[_topic(name, indexes, sizes) for name, indexes in asked if indexes],
-                usable_bytes=directory.free_bytes(),
-            )
-        ]
-    )
+    result.topics = [_topic(name, indexes, sizes) for name, indexes in asked if indexes]
+    return result
 
 
 def _hosted(rooms: Rooms) -> Iterator[tuple[str, list[int]]]:

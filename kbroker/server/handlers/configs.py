@@ -1,19 +1,19 @@
 """DescribeConfigs, IncrementalAlterConfigs, AlterConfigs: configurations of topics and of this broker.
 
-What an option is, its bounds and where its value comes from is `config`'s; here requests become rows and commands.
+What an option is, what it takes and where its value comes from is for `config` to say; here requests become rows of
+answers, and commands.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from kbroker.cluster.commands import AlterConfigs, ConfigChange
 from kbroker.cluster.names import check_topic_name
-from kbroker.config.alter import APPEND, DELETE, SET, SUBTRACT, ConfigOp, altered
-from kbroker.config.options import ConfigType, Option, ResourceType
-from kbroker.config.topics import TOPIC_OPTIONS
+from kbroker.config.alter import SET, ConfigOp
+from kbroker.config.options import ResourceType
 from kbroker.errors import ErrorCode, KafkaError
 from kbroker.protocol.messages.configs import (
     AlterConfigsRequest,
@@ -32,6 +32,9 @@ from kbroker.protocol.messages.configs import (
 )
 from kbroker.server.handlers.shared import reason
 from kbroker.server.rooms import Call, Rooms
+
+if TYPE_CHECKING:
+    from kbroker.config.describe import ConfigRow  # read when somebody asks for rows
 
 ALL_BROKERS = ""  # the resource that holds what every broker takes where it has no value of its own
 
@@ -72,7 +75,7 @@ def _described(
     return result
 
 
-def _rows(rooms: Rooms, kind: int, name: str) -> Sequence[Any]:
+def _rows(rooms: Rooms, kind: int, name: str) -> Sequence[ConfigRow]:
     state = rooms.cluster.state
     if kind == ResourceType.TOPIC:
         check_topic_name(name)
@@ -101,7 +104,7 @@ def _check_broker(rooms: Rooms, name: str) -> None:
         )
 
 
-def _result(row: Any, *, synonyms: bool, documentation: bool) -> DescribeConfigsResourceResult:
+def _result(row: ConfigRow, *, synonyms: bool, documentation: bool) -> DescribeConfigsResourceResult:
     return DescribeConfigsResourceResult(
         name=row.name,
         value=row.value,
@@ -196,101 +199,21 @@ def _response(asked: Resource, outcome: object) -> AlterConfigsResourceResponse:
 
 
 def _incremental(rooms: Rooms, asked: IncrementalAlterConfigsResource) -> ConfigChange:
-    rules = _rules(rooms, asked.resource_type, asked.resource_name)
-    _check_once(config.name for config in asked.configs)
-    ops = [_op(rules, config.name, config.config_operation, config.value) for config in asked.configs]
-    return _checked(rules, ConfigChange(asked.resource_type, asked.resource_name, ops))
+    ops = [ConfigOp(config.name, config.config_operation, config.value) for config in asked.configs]
+    return _change(rooms, asked, ops, replace=False)
 
 
 def _whole(rooms: Rooms, asked: AlterConfigsResource) -> ConfigChange:
-    rules = _rules(rooms, asked.resource_type, asked.resource_name)
-    _check_once(config.name for config in asked.configs)
-    ops = [_op(rules, config.name, SET, config.value) for config in asked.configs]
-    return _checked(rules, ConfigChange(asked.resource_type, asked.resource_name, ops, replace=True))
+    ops = [ConfigOp(config.name, SET, config.value) for config in asked.configs]
+    return _change(rooms, asked, ops, replace=True)
 
 
-def _check_once(names: Iterable[str]) -> None:
-    twice = [name for name, times in Counter(names).items() if times > 1]
-    if twice:
-        raise KafkaError(ErrorCode.INVALID_REQUEST, f"A config may be named once: {', '.join(twice)}")
-
-
-class _Rules:
-    """What may be changed of one resource, and how."""
-
-    def __init__(
-        self,
-        current: Mapping[str, str],
-        option: Callable[[str], Option | None],
-        check: Callable[[str, str], None],
-        base: Callable[[str], str],
-    ) -> None:
-        self.current = current  # the overrides there are
-        self.option = option
-        self.check = check  # raises KafkaError unless the text may be a config's value
-        self.base = base  # what a list is where nothing overrides it
-
-
-def _rules(rooms: Rooms, kind: int, name: str) -> _Rules:
-    if kind == ResourceType.TOPIC:
-        return _topic_rules(rooms, name)
-    if kind == ResourceType.BROKER:
-        return _broker_rules(rooms, name)
-    raise KafkaError(
-        ErrorCode.INVALID_REQUEST, f"Configs of resources of type {kind} cannot be changed here."
-    )
-
-
-def _topic_rules(rooms: Rooms, name: str) -> _Rules:
-    if not name:
-        raise KafkaError(
-            ErrorCode.INVALID_REQUEST, "A topic must be named: there is no default topic resource."
-        )
-    check_topic_name(name)
-    state, settings = rooms.cluster.state, rooms.settings
-    if name not in state.topics:
-        raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"The topic '{name}' does not exist.")
-    return _Rules(
-        state.topic_config(name),
-        TOPIC_OPTIONS.get,
-        settings.validate_topic_config,
-        lambda config: next(row.value or "" for row in settings.describe_topic({}) if row.name == config),
-    )
-
-
-def _broker_rules(rooms: Rooms, name: str) -> _Rules:
-    if name != ALL_BROKERS:
-        _check_broker(rooms, name)
-    settings = rooms.settings
-    return _Rules(
-        rooms.cluster.state.config(ResourceType.BROKER, name),
-        settings.option,
-        lambda config, value: settings.validate_broker_config(config, value, all_brokers=name == ALL_BROKERS),
-        lambda config: next(row.value or "" for row in settings.describe_broker() if row.name == config),
-    )
-
-
-def _op(rules: _Rules, name: str, op: int, value: str | None) -> ConfigOp:
-    """One change, as the command carries it."""
-    if op == DELETE:
-        return ConfigOp(name, DELETE)
-    if op not in (SET, APPEND, SUBTRACT):
-        raise KafkaError(ErrorCode.INVALID_REQUEST, f"There is no operation {op} on configs.")
-    if value is None:
-        raise KafkaError(ErrorCode.INVALID_REQUEST, f"Null value not supported for : {name}")
-    if op == SET:
-        return ConfigOp(name, SET, value)
-    option = rules.option(name)
-    if option is None or option.type is not ConfigType.LIST:
-        word = "APPEND" if op == APPEND else "SUBTRACT"
-        raise KafkaError(ErrorCode.INVALID_CONFIG, f"Can't {word} to {name}: its type is not LIST.")
-    return ConfigOp(name, op, value, rules.base(name))
-
-
-def _checked(rules: _Rules, change: ConfigChange) -> ConfigChange:
-    """The change, if every value after it is allowed."""
-    after = altered({} if change.replace else rules.current, change.ops)
-    for op in change.ops:
-        if op.op != DELETE:
-            rules.check(op.name, after[op.name])
-    return change
+def _change(rooms: Rooms, asked: Resource, ops: Sequence[ConfigOp], *, replace: bool) -> ConfigChange:
+    """The change to propose, or KafkaError."""
+    kind, name, state = asked.resource_type, asked.resource_name, rooms.cluster.state
+    if kind == ResourceType.TOPIC and name:  # none: there is no default topic resource, as the check says
+        check_topic_name(name)
+        if name not in state.topics:
+            raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"The topic '{name}' does not exist.")
+    checked = rooms.settings.check_alter(kind, name, ops, state.config(kind, name), replace=replace)
+    return ConfigChange(kind, name, checked, replace=replace)

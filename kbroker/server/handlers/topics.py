@@ -12,12 +12,12 @@ from uuid import UUID
 
 from kbroker.cluster.commands import CreatePartitions, CreateTopics, DeleteTopics, MorePartitions, NewTopic
 from kbroker.cluster.names import INTERNAL_TOPICS, check_topic_name, new_topic_id
+from kbroker.cluster.placement import check_assignment, place
 from kbroker.cluster.state import ClusterState, Topic
 from kbroker.errors import ErrorCode, KafkaError
 from kbroker.protocol.messages.topics import (
     CreatableReplicaAssignment,
     CreatableTopic,
-    CreatableTopicConfig,
     CreatableTopicConfigs,
     CreatableTopicResult,
     CreatePartitionsRequest,
@@ -125,7 +125,8 @@ def _checked(rooms: Rooms, topic: CreatableTopic) -> NewTopic | KafkaError:
                 ErrorCode.INVALID_REQUEST, f"The name {topic.name} is taken by the cluster itself."
             )
         _check_name(state, topic.name)
-        configs = _checked_configs(rooms, topic.configs)
+        # of several values for one name the last counts, as in Kafka
+        configs = rooms.settings.check_topic({config.name: config.value for config in topic.configs})
         replicas = (
             _assigned(state, topic)
             if topic.assignments
@@ -147,20 +148,8 @@ def _check_name(state: ClusterState, name: str) -> None:
         )
 
 
-def _checked_configs(rooms: Rooms, configs: Iterable[CreatableTopicConfig]) -> dict[str, str]:
-    checked = {}
-    for config in configs:
-        if config.value is None:
-            raise KafkaError(
-                ErrorCode.INVALID_CONFIG, f"Null value not supported for topic configs: {config.name}"
-            )
-        rooms.settings.validate_topic_config(config.name, config.value)
-        checked[config.name] = config.value  # the last of several, as Kafka
-    return checked
-
-
 def _placed(rooms: Rooms, partitions: int, factor: int) -> list[Replicas]:
-    """Replicas for each partition: brokers in turn from a random one on."""
+    """Replicas for each partition: spread over the brokers."""
     if partitions == DEFAULT:
         partitions = rooms.settings.num_partitions
     if factor == DEFAULT:
@@ -170,26 +159,13 @@ def _placed(rooms: Rooms, partitions: int, factor: int) -> list[Replicas]:
             ErrorCode.INVALID_PARTITIONS,
             "Number of partitions must be larger than 0, or -1 for the broker's default.",
         )
-    if factor <= 0:
-        raise KafkaError(
-            ErrorCode.INVALID_REPLICATION_FACTOR,
-            "Replication factor must be larger than 0, or -1 for the broker's default.",
-        )
     return _spread(rooms, partitions, factor)
 
 
-def _spread(rooms: Rooms, partitions: int, factor: int) -> list[Replicas]:
-    brokers = sorted(rooms.cluster.state.brokers)
-    if factor > len(brokers):
-        raise KafkaError(
-            ErrorCode.INVALID_REPLICATION_FACTOR,
-            f"Replication factor {factor} is larger than the number of brokers, {len(brokers)}.",
-        )
-    first = rooms.random.randrange(0, len(brokers))
-    ring = brokers[first:] + brokers[:first]
-    ring += ring
-    count = len(brokers)
-    return [tuple(ring[index % count : index % count + factor]) for index in range(partitions)]
+def _spread(rooms: Rooms, partitions: int, factor: int, *, first: int = 0) -> list[Replicas]:
+    brokers = rooms.cluster.state.brokers
+    start = rooms.random.randrange(0, max(len(brokers), 1))
+    return place(brokers.values(), partitions=partitions, replication_factor=factor, start=start, first=first)
 
 
 def _assigned(state: ClusterState, topic: CreatableTopic) -> list[Replicas]:
@@ -229,19 +205,12 @@ def _by_index(assignments: Iterable[CreatableReplicaAssignment]) -> dict[int, li
 
 def _checked_replicas(state: ClusterState, brokers: Sequence[int], factor: int | None) -> Replicas:
     """A partition's replicas as a client wants them. `factor`: how many the topic's other partitions have."""
-    why = None
-    unknown = [broker for broker in sorted(brokers) if broker not in state.brokers]
-    if not brokers:
-        why = "A manual partition assignment must name a replica for each partition."
-    elif unknown:
-        why = f"The manual partition assignment includes broker {unknown[0]}, but there is no such broker."
-    elif len(set(brokers)) < len(brokers):
-        twice = next(broker for broker, times in Counter(brokers).items() if times > 1)
-        why = f"The manual partition assignment includes broker {twice} more than once in one partition."
-    elif factor is not None and len(brokers) != factor:
-        why = f"All partitions must have the same number of replicas: {len(brokers)} and {factor} were asked for."
-    if why is not None:
-        raise KafkaError(ErrorCode.INVALID_REPLICA_ASSIGNMENT, why)
+    check_assignment(brokers, state.brokers)
+    if factor is not None and len(brokers) != factor:
+        raise KafkaError(
+            ErrorCode.INVALID_REPLICA_ASSIGNMENT,
+            f"All partitions must have the same number of replicas: {len(brokers)} and {factor} were asked for.",
+        )
     return tuple(brokers)
 
 
@@ -422,7 +391,7 @@ def _grown(rooms: Rooms, asked: CreatePartitionsTopic, room: int) -> MorePartiti
         )
     factor = len(topic.partitions[0].replicas)
     if asked.assignments is None:
-        return MorePartitions(topic.id, there, _spread(rooms, added, factor))
+        return MorePartitions(topic.id, there, _spread(rooms, added, factor, first=there))
     if len(asked.assignments) != added:
         raise KafkaError(
             ErrorCode.INVALID_REPLICA_ASSIGNMENT,
