@@ -26,10 +26,11 @@ DUMPERS: dict[str, Dump] = {
     "--verify", is_flag=True, help="Check the records of every batch too, and print only what is damaged."
 )
 def dump_log(files: tuple[str, ...], deep_iteration: bool, print_data_log: bool, verify: bool) -> None:
-    """Show what is in FILES of a partition and whether it is whole.
+    """Show what is in a segment file.
 
-    FILES are segments (.log), indexes (.index, .timeindex), producer snapshots (.snapshot) or checkpoints. An index is
-    compared with the segment beside it. The exit code is 1 if anything is damaged.
+    FILES are a partition's segments (.log), indexes (.index, .timeindex), producer snapshots (.snapshot) or
+    checkpoints. An index is compared with the segment beside it. What is damaged is said with its position, and the
+    exit code is 1.
     """
     depth = Depth(records=deep_iteration or print_data_log, data=print_data_log, verify=verify)
     damaged = 0

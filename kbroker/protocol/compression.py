@@ -56,7 +56,7 @@ def compress(codec: int, data: Buffer) -> bytes:
     if codec == LZ4:
         # Kafka's Java clients read frames of independent blocks only (KIP-57).
         lz4 = cramjam.lz4.Compressor(level=1, content_checksum=False, block_linked=False)
-        lz4.compress(data)
+        lz4.compress(bytes(data))
         return bytes(lz4.finish())
     if codec == ZSTD:
         return bytes(cramjam.zstd.compress(data))
