@@ -1,4 +1,5 @@
 """Rooms for handler tests: the real cluster log, state and settings on a folder of the test; no sockets, no loop.
+With `open_disk` also its partitions.
 
 house = House(tmp_path, {"num.partitions": "3"})
 house.create("topic", partitions=2)
@@ -21,8 +22,11 @@ from kbroker.cluster.names import new_topic_id
 from kbroker.cluster.state import Change, Topic
 from kbroker.config import ResourceType, Settings
 from kbroker.model import BrokerId, Endpoint
+from kbroker.replication.partition import WRITTEN
+from kbroker.replication.replicas import Replicas
 from kbroker.server.rooms import Call, Rooms
 from kbroker.storage.disk import RealDisk
+from tests.support.storage import Broker, batch
 
 NODE = BrokerId(1)
 CLUSTER_ID = "MkU3OEVBNTcwNTJENDM2Qg"
@@ -34,6 +38,7 @@ class House:
     """One broker's rooms, and the other brokers that a test registers."""
 
     def __init__(self, folder: Path, values: Mapping[str, str] | None = None, **rooms: Any) -> None:
+        self.folder = folder
         self.settings = Settings.load({"node.id": "1", "log.dirs": str(folder), **(values or {})})
         self.random = random.Random(1)
         self.proposed: list[object] = []
@@ -105,6 +110,34 @@ class House:
 
     def delete(self, name: str) -> None:
         self.do(DeleteTopics([self.state.topics[name].id]))
+
+    # The broker's own log directory, for handlers that look at partitions
+
+    def open_disk(self) -> None:
+        """Host partitions in a real log directory, without fsync."""
+        folder = self.folder / "logs"
+        broker = Broker(RealDisk(), str(folder), fsync=False)
+        broker.directory.open(NODE, CLUSTER_ID)
+        self.broker, self.directory = broker, broker.directory
+        self.partitions = Replicas(
+            NODE,
+            self.state,
+            settings=self.settings,
+            directory=broker.directory,
+            turn=broker.turn,
+            clock=broker.clock,
+        )
+        self.log.on_change(self.partitions.apply)
+        self.rooms = self.rooms_with(
+            partitions=self.partitions, directory=broker.directory, clock=broker.clock, turn=broker.turn
+        )
+
+    def produce(self, topic: str, *values: bytes, partition: int = 0) -> None:
+        """Append one batch and let the watermark pass it."""
+        found = self.partitions.get(topic, partition)
+        assert found is not None
+        found.append(memoryview(bytearray(batch(*values).view)), WRITTEN)
+        self.broker.settle()
 
     async def ask(
         self, handler: Callable[..., Any], request: Any, *, version: int, listener: str = "PLAINTEXT"
