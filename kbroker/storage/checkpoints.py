@@ -12,26 +12,46 @@ from collections.abc import Iterable, Mapping
 from uuid import UUID
 
 from kbroker.model import TopicPartition
-from kbroker.seams import Buffer, Disk
+from kbroker.seams import Buffer, Disk, File
 
 _VERSION = "0"  # first line of every checkpoint
 
 
+TEMPORARY = ".tmp"
+
+
 def replace_file(disk: Disk, path: str, content: Buffer, *, fsync: bool) -> None:
     """Put `content` at `path` in one step: a crash shows the old file or the new one, whole. Durable if `fsync`."""
-    fresh = path + ".tmp"
-    file = disk.open(fresh, create=True)
+    prepare_file(disk, path, content, fsync=fsync)
+    put_in_place(disk, path)
+    if fsync:
+        disk.sync_dir(path.rpartition("/")[0])
+
+
+def prepare_file(disk: Disk, path: str, content: Buffer, *, fsync: bool, suffix: str = TEMPORARY) -> str:
+    """The first half: write it beside. Returns where."""
+    file = write_beside(disk, path, content, suffix=suffix)
+    if fsync:
+        file.sync()
+        file.close()
+    return path + suffix
+
+
+def write_beside(disk: Disk, path: str, content: Buffer, *, suffix: str = TEMPORARY) -> File:
+    """Write `content` to a new file beside `path`; returns it, not synced."""
+    file = disk.open(path + suffix, create=True)
     try:
         if file.size:  # left by a crash
             file.truncate(0)
         file.append([content])
-        if fsync:
-            file.sync()
     finally:
         file.close()
-    disk.rename(fresh, path)
-    if fsync:
-        disk.sync_dir(path.rpartition("/")[0])
+    return file
+
+
+def put_in_place(disk: Disk, path: str) -> None:
+    """The second half: the file beside takes the name."""
+    disk.rename(path + TEMPORARY, path)
 
 
 def read_offsets(disk: Disk, path: str) -> dict[TopicPartition, int]:
@@ -43,10 +63,9 @@ def read_offsets(disk: Disk, path: str) -> dict[TopicPartition, int]:
     return offsets
 
 
-def write_offsets(disk: Disk, path: str, offsets: Mapping[TopicPartition, int], *, fsync: bool) -> None:
-    """Replace an offset checkpoint."""
-    lines = [f"{topic} {partition} {offset}" for (topic, partition), offset in offsets.items()]
-    replace_file(disk, path, _checkpoint(lines), fsync=fsync)
+def encode_offsets(offsets: Mapping[TopicPartition, int]) -> bytes:
+    """An offset checkpoint's content."""
+    return _checkpoint([f"{topic} {partition} {offset}" for (topic, partition), offset in offsets.items()])
 
 
 def read_epochs(disk: Disk, path: str) -> list[tuple[int, int]]:
@@ -61,9 +80,9 @@ def read_epochs(disk: Disk, path: str) -> list[tuple[int, int]]:
     return pairs
 
 
-def write_epochs(disk: Disk, path: str, pairs: Iterable[tuple[int, int]], *, fsync: bool) -> None:
-    """Replace `leader-epoch-checkpoint`."""
-    replace_file(disk, path, _checkpoint([f"{epoch} {start}" for epoch, start in pairs]), fsync=fsync)
+def encode_epochs(pairs: Iterable[tuple[int, int]]) -> bytes:
+    """Content of `leader-epoch-checkpoint`."""
+    return _checkpoint([f"{epoch} {start}" for epoch, start in pairs])
 
 
 def read_properties(disk: Disk, path: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""One log directory: identity, lock, the logs in it, checkpoints, the clean-shutdown marker, its failed state.
+"""One log directory: identity, lock, the logs in it, their deletion, the clean-shutdown marker, its failed state.
 
 Knows folders and files by Kafka's names; knows nothing of leaders, replicas or topics beyond their ids.
 """
@@ -6,15 +6,23 @@ Knows folders and files by Kafka's names; knows nothing of leaders, replicas or 
 from __future__ import annotations
 
 import errno
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 import structlog
 
-from kbroker.errors import DiskFailed, ErrorCode, KafkaError
+from kbroker.errors import DiskFailed, ErrorCode, KafkaError, StartError
 from kbroker.model import TopicPartition
 from kbroker.seams import Clock, Disk, Lock, Random, Threads
+from kbroker.storage import recovery
+from kbroker.storage.checkpointer import Checkpointer
+from kbroker.storage.checkpoints import read_partition_metadata, replace_file
 from kbroker.storage.flusher import Flusher
+from kbroker.storage.identity import Identity, claim, random_uuid
 from kbroker.storage.indexes import Indexes
 from kbroker.storage.log import PartitionLog
 from kbroker.turn import Turn
@@ -24,9 +32,31 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# Free bytes at which a directory that was full takes writes again: less, and the next batch would fill it once more.
+# Free bytes at which a directory that was full takes writes again: with less the next batch might fill it once more.
 FREE_BYTES_AGAIN = 16 * 1024 * 1024
 FREE_CHECK_S = 1.0  # how often a full directory is looked at
+
+# A producer that sent nothing for this long is forgotten (producer.id.expiration.ms).
+PRODUCER_EXPIRATION_MS = 24 * 3600 * 1000
+
+LOCK_FILE = ".lock"
+CLEAN_FILE = ".kafka_cleanshutdown"
+FSYNC_FAILED_FILE = ".fsync_failed"  # written, if it can be, when an fsync failed; see `recovery.recover`
+
+_NAME_MAX = 255  # bytes of a file's name
+_FOLDER = re.compile(r"(.+)-(\d+)")
+_DELETED = re.compile(r".+\.[0-9a-f]{32}-delete")
+_NOT_OURS = frozenset({"__cluster_metadata"})  # Kafka's own Raft log: no topic
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What was found in a log directory."""
+
+    identity: Identity
+    clean: bool  # the last stop was: nothing has to be checked
+    partitions: dict[TopicPartition, UUID]  # folders with data and their topic's id
+    lost: frozenset[TopicPartition]  # once flushed, folder missing: this directory lost data
 
 
 class LogDirectory:
@@ -50,27 +80,195 @@ class LogDirectory:
         self.threads = threads
         self.random = random
         self.fsync = fsync
+        self.producer_expiration_ms = PRODUCER_EXPIRATION_MS
         self.logs: dict[TopicPartition, PartitionLog] = {}
         self.indexes = Indexes()
-        self.flusher = Flusher(turn, threads, self._flush_failed)
+        self.flusher = Flusher(turn, threads, self.fsync_failed)
+        self.points = Checkpointer(self)
         self.failed: DiskFailed | None = None  # a write or fsync failed: no more writes until the next start
         self.refusing = False  # failed, or full
         self._full_checked = 0.0
         self._lock: Lock | None = None
+        self._clean = True
+        self._rewrite = False
+        self._unopened: set[TopicPartition] = set()  # after an unclean stop: not checked yet
+
+    # -- opening and closing
+
+    def open(self, node_id: int, cluster_id: str | None) -> Opened:
+        """Take the directory: lock, identity, what lies in it. StartError when it cannot be used."""
+        disk, path = self.disk, self.path
+        if not disk.exists(path):
+            disk.mkdir(path)
+        try:
+            self._lock = disk.lock(f"{path}/{LOCK_FILE}")
+        except BlockingIOError as error:
+            raise StartError(
+                f"{path} is in use by another process: stop it, or use another data directory"
+            ) from error
+        try:
+            return self._open(node_id, cluster_id)
+        except BaseException:
+            self.abandon()
+            raise
+
+    def _open(self, node_id: int, cluster_id: str | None) -> Opened:
+        disk, path = self.disk, self.path
+        identity = claim(
+            disk, path, node_id=node_id, cluster_id=cluster_id, random=self.random, fsync=self.fsync
+        )
+        self._clean = disk.exists(f"{path}/{CLEAN_FILE}")
+        self._rewrite = disk.exists(f"{path}/{FSYNC_FAILED_FILE}")
+        try:
+            self.points.read()
+        except ValueError as error:
+            raise StartError(
+                f"{error}: remove the file, all logs are then checked from their beginning"
+            ) from error
+        if self._clean:
+            disk.remove(f"{path}/{CLEAN_FILE}")
+            if self.fsync:
+                disk.sync_dir(path)  # before anything is written that a clean stop did not see
+        names = disk.list(path)
+        partitions = self._partitions(names)
+        self._unopened = set() if self._clean else set(partitions)
+        gone = [name for name in names if _DELETED.fullmatch(name)]
+        for name in gone:
+            self._remove_folder(name)
+        deleted = {name.rpartition(".")[0] for name in gone}
+        missing = [tp for tp, point in self.points.recovery.items() if point > 0 and tp not in partitions]
+        return Opened(
+            identity=identity,
+            clean=self._clean,
+            partitions=partitions,
+            lost=frozenset(tp for tp in missing if str(tp) not in deleted),
+        )
+
+    def _partitions(self, names: list[str]) -> dict[TopicPartition, UUID]:
+        found = {}
+        for name in names:
+            match = _FOLDER.fullmatch(name)
+            if match is None or match[1] in _NOT_OURS:
+                continue
+            topic_id = read_partition_metadata(self.disk, f"{self.path}/{name}")
+            if topic_id is not None:
+                found[TopicPartition(match[1], int(match[2]))] = topic_id
+        return found
+
+    def log(self, tp: TopicPartition, topic_id: UUID, config: TopicConfig) -> PartitionLog:
+        """The log of a partition: opened, recovering what must be, or a new one whose folder follows its first write.
+
+        A folder of another topic id is put aside for deletion, never served.
+        """
+        known = self.logs.get(tp)
+        if known is not None:
+            assert known.topic_id == topic_id, f"{tp} is open with another topic id"
+            return known
+        disk, folder = self.disk, f"{self.path}/{tp}"
+        opened = PartitionLog(self, tp, topic_id, config, folder)
+        if disk.exists(folder):
+            found_id = read_partition_metadata(disk, folder)
+            if found_id == topic_id:
+                self._open_log(opened)
+            else:
+                self._put_aside(tp, found_id)
+        self.logs[tp] = opened
+        self._unopened.discard(tp)
+        return opened
+
+    def _open_log(self, opened: PartitionLog) -> None:
+        point = self.points.recovery.get(opened.tp, 0)
+        start = self.points.starts.get(opened.tp, 0)
+        if self._clean:
+            found = recovery.open_clean(self.disk, opened.folder, opened.config)
+            if found is not None:
+                opened.opened(found, start=start, trusted=found.end)
+                return
+        found = recovery.recover(
+            self.disk, opened.folder, opened.config, point=point, fsync=self.fsync, rewrite=self._rewrite
+        )
+        opened.opened(found, start=start, trusted=point)
+
+    def _put_aside(self, tp: TopicPartition, found_id: UUID | None) -> None:
+        """Get a folder that is not this topic's out of the way."""
+        if found_id is not None:
+            log.warning("folder of a deleted topic removed", partition=str(tp), topic_id=str(found_id))
+            self._delete_folder(tp)
+            return
+        # Nothing in it was ever flushed, or its metadata was lost: data of unknown origin is kept, and not served.
+        name = f"{tp}.{random_uuid(self.random).hex}-stray"
+        log.warning("folder without partition.metadata put aside", partition=str(tp), folder=name)
+        self.disk.rename(f"{self.path}/{tp}", f"{self.path}/{name}")
+
+    def checkpoint(self, watermarks: Mapping[TopicPartition, int] | None = None) -> None:
+        """Save how far each log is flushed (and the high watermarks, as hints), in threads. Call it now and then."""
+        self.points.begin(watermarks)
+
+    def close(self, watermarks: Mapping[TopicPartition, int] | None = None) -> None:
+        """A clean stop: everything flushed, indexes, epochs, snapshots and checkpoints saved, then the marker."""
+        try:
+            if self.failed is None and self._lock is not None:
+                for each in self.logs.values():
+                    each.close()
+                if self.failed is None and not self._unopened:
+                    self.points.write_all(watermarks)
+                    content = b'{"version":0,"brokerEpoch":-1}'
+                    replace_file(self.disk, f"{self.path}/{CLEAN_FILE}", content, fsync=self.fsync)
+                    if self._rewrite and self.disk.exists(f"{self.path}/{FSYNC_FAILED_FILE}"):
+                        self.disk.remove(f"{self.path}/{FSYNC_FAILED_FILE}")
+        except OSError as error:
+            self.fail(f"it could not be closed cleanly: {error}")
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Let go of it as it is, as a crash would."""
+        for each in self.logs.values():
+            each.release()
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    # -- deleting
+
+    def delete(self, tp: TopicPartition) -> None:
+        """Delete a partition: gone at once under its name, its files after `file.delete.delay.ms`."""
+        gone = self.logs.pop(tp, None)
+        delay_ms = 0
+        if gone is not None:
+            gone.deleted = True
+            gone.broken = KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"{tp} was deleted")
+            delay_ms = gone.config.file_delete_delay_ms
+        self.points.forget(tp)
+        self._unopened.discard(tp)
+        if self.disk.exists(f"{self.path}/{tp}"):
+            self._delete_folder(tp, delay_ms, gone)
+
+    def _delete_folder(self, tp: TopicPartition, delay_ms: int = 0, gone: PartitionLog | None = None) -> None:
+        suffix = f".{random_uuid(self.random).hex}-delete"
+        name = f"{tp.topic[: _NAME_MAX - len(suffix) - len(str(tp.partition)) - 1]}-{tp.partition}{suffix}"
+        self.disk.rename(f"{self.path}/{tp}", f"{self.path}/{name}")
+        if gone is not None:
+            gone.moved(f"{self.path}/{name}")
+        self.clock.call_at(self.clock.monotonic() + delay_ms / 1000, partial(self._remove_folder, name, gone))
+
+    def _remove_folder(self, name: str, gone: PartitionLog | None = None) -> None:
+        if gone is not None:
+            gone.release()
+        self.threads.run(partial(_remove_tree, self.disk, f"{self.path}/{name}"), partial(_removed, name))
+
+    def remove_later(self, paths: list[str], delay_ms: int) -> None:
+        """Remove files in a thread, after a while."""
+        when = self.clock.monotonic() + delay_ms / 1000
+        work = partial(_remove_files, self.disk, paths)
+        self.clock.call_at(when, partial(self.threads.run, work, partial(_removed, paths)))
+
+    # -- state
 
     def jitter_ms(self, config: TopicConfig) -> int:
         """By how much a new segment rolls earlier than `segment.ms`."""
         jitter = min(config.segment_jitter_ms, config.segment_ms)
         return self.random.randrange(0, jitter) if jitter > 0 else 0
-
-    def log(self, tp: TopicPartition, topic_id: UUID, config: TopicConfig) -> PartitionLog:
-        """The log of a partition: opened, recovering what must be, or a new one whose folder follows its first write."""
-        known = self.logs.get(tp)
-        if known is not None:
-            return known
-        opened = PartitionLog(self, tp, topic_id, config, f"{self.path}/{tp}")
-        self.logs[tp] = opened
-        return opened
 
     def check_writable(self) -> None:
         """KafkaError KAFKA_STORAGE_ERROR while the directory takes no writes."""
@@ -104,8 +302,31 @@ class LogDirectory:
             self.failed = DiskFailed(f"log directory {self.path} takes no writes: {why}")
         self.refusing = True
 
-    def _flush_failed(self, error: BaseException) -> None:
+    def fsync_failed(self, error: BaseException) -> None:
+        """An fsync failed, of any file: it is not tried again."""
         self.fail(f"an fsync failed: {error}")
+        try:
+            # pages that failed are clean now: the next start must write them again, not only sync them
+            replace_file(self.disk, f"{self.path}/{FSYNC_FAILED_FILE}", str(error).encode(), fsync=True)
+        except OSError as second:
+            log.error("failed fsync not recorded", path=self.path, error=str(second))
 
     def _full_text(self) -> str:
         return f"log directory {self.path} is on a full disk; free some space"
+
+
+def _remove_tree(disk: Disk, folder: str) -> None:
+    for name in disk.list(folder):
+        disk.remove(f"{folder}/{name}")
+    disk.remove(folder)
+
+
+def _remove_files(disk: Disk, paths: list[str]) -> None:
+    for path in paths:
+        if disk.exists(path):
+            disk.remove(path)
+
+
+def _removed(what: object, _: object, error: BaseException | None) -> None:
+    if error is not None:
+        log.warning("not removed; the next start tries again", what=what, error=str(error))

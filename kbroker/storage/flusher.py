@@ -26,6 +26,9 @@ class Flushed(Protocol):
 
     def flush_ended(self) -> bool: ...
 
+    def flush_again(self) -> bool:
+        """Files were removed in the middle of the flush, by the log itself: True, and it begins anew."""
+
     def flush_failed(self, error: BaseException) -> None: ...
 
 
@@ -85,7 +88,11 @@ class Flusher:
             if error is None:
                 if log.flush_ended():
                     self.logs.append(log)
-            elif not log.deleted:  # a deleted partition's files may be gone in the middle of its flush
+            elif log.deleted:  # its files may be gone in the middle of its flush
+                continue
+            elif isinstance(error, FileNotFoundError) and log.flush_again():
+                self.logs.append(log)
+            else:
                 if self.error is None:
                     self.error = error
                     self._on_error(error)

@@ -61,6 +61,11 @@ class OffsetIndex:
         at = bisect_right(self.positions, position) - 1
         return self.positions[at] if at >= 0 else 0
 
+    def below(self, relative: int) -> tuple[int, int]:
+        """The last indexed batch that ends below `relative`: (position, last offset); (0, -1) when there is none."""
+        at = bisect_left(self.offsets, relative) - 1
+        return (self.positions[at], self.offsets[at]) if at >= 0 else (0, -1)
+
     def truncate_position(self, size: int) -> None:
         """Forget batches at or beyond file position `size`."""
         keep = bisect_left(self.positions, size)
@@ -122,6 +127,11 @@ class TimeIndex:
     def last(self, base: int) -> tuple[int, int]:
         """(timestamp, absolute offset) of the newest entry; (-1, -1) when there is none."""
         return (self.timestamps[-1], base + self.offsets[-1]) if self.timestamps else (-1, -1)
+
+    def last_up_to(self, relative: int, base: int) -> tuple[int, int]:
+        """As `last`, of the batches up to offset `relative`."""
+        at = bisect_right(self.offsets, relative) - 1
+        return (self.timestamps[at], base + self.offsets[at]) if at >= 0 else (-1, -1)
 
     def floor(self, timestamp: int) -> int:
         """Relative offset of the batch with the largest indexed timestamp below `timestamp`; -1 when none is known."""

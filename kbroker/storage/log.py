@@ -17,11 +17,18 @@ import structlog
 
 from kbroker.errors import ErrorCode, KafkaError
 from kbroker.model import TopicPartition
-from kbroker.storage import scan
-from kbroker.storage.checkpoints import partition_metadata, read_epochs
+from kbroker.storage import lookup, retention, scan
+from kbroker.storage.checkpoints import (
+    encode_epochs,
+    partition_metadata,
+    put_in_place,
+    read_epochs,
+    replace_file,
+    write_beside,
+)
 from kbroker.storage.epochs import EpochCache
 from kbroker.storage.producers import ProducerStates
-from kbroker.storage.segment import INT32_MAX, Segment
+from kbroker.storage.segment import INT32_MAX, OFFSET_MAX, Segment
 from kbroker.storage.snapshots import Snapshots, took_batch
 
 if TYPE_CHECKING:
@@ -29,6 +36,7 @@ if TYPE_CHECKING:
     from kbroker.protocol.records import RecordBatch
     from kbroker.seams import File
     from kbroker.storage.directory import LogDirectory
+    from kbroker.storage.recovery import Found
 
 log = structlog.get_logger(__name__)
 
@@ -92,12 +100,15 @@ class PartitionLog:
     __slots__ = (
         "_active",
         "_asked",
+        "_cut_in_flight",
         "_dirty",
         "_epochs",
         "_epochs_dirty",
+        "_epochs_saving",
         "_files_to_sync",
         "_flushing",
         "_folder_new",
+        "_in_flight",
         "_last_epoch",
         "_names_dirty",
         "_producers",
@@ -110,6 +121,7 @@ class PartitionLog:
         "end",
         "flushed",
         "folder",
+        "lost",
         "observer",
         "queued",
         "segments",
@@ -138,8 +150,11 @@ class PartitionLog:
         self.size = 0  # bytes of all segments, what is not yet written included
         self.truncations = 0  # how often written bytes were taken out
         self.broken: BaseException | None = None  # we broke a promise here: no more writes
+        self.lost = False  # it ends, or has a hole, below what was once flushed: the disk lost something
         self.deleted = False  # its folder is on its way out
         self.queued = False  # the flusher has it, or is syncing it
+        self._cut_in_flight = False  # files went since the flush in progress began
+        self._in_flight: list[File] | None = None  # being synced
         self._flushing = 0  # the end that the flush in progress will vouch for
         self._active: Segment | None = None  # the last segment, when it is loaded and takes batches
         self._asked = False  # `write_out` will be called at this turn's end
@@ -150,6 +165,7 @@ class PartitionLog:
         self._folder_new = False  # the folder's own name is not synced
         self._epochs: EpochCache | None = None
         self._epochs_dirty = False  # the epochs' file is older: until it is not, recovery reads the batches
+        self._epochs_saving = False  # written beside the file, waiting to be synced
         self._last_epoch = -1  # of the newest batch, when `_epochs` is loaded
         self._producers: ProducerStates | None = None
         self._snapshots: Snapshots | None = None
@@ -161,9 +177,25 @@ class PartitionLog:
         """Which leader epoch began where."""
         epochs = self._epochs
         if epochs is None:
-            disk = self.directory.disk
-            epochs = self._epochs = EpochCache(read_epochs(disk, f"{self.folder}/{EPOCHS_FILE}"))
+            epochs = self._epochs = self._load_epochs(OFFSET_MAX)
             self._last_epoch = epochs.last
+        return epochs
+
+    def _load_epochs(self, below: int) -> EpochCache:
+        """The epochs that begin below offset `below`: as the file has them, or from all batches when it is unfit."""
+        try:
+            pairs = read_epochs(self.directory.disk, f"{self.folder}/{EPOCHS_FILE}")
+        except ValueError as error:
+            log.warning("leader epochs read from the batches", partition=str(self.tp), why=str(error))
+            pairs = []
+        epochs = EpochCache(pairs)
+        if not pairs:
+            for segment in self.segments:
+                for batch in scan.walk_readable(segment.file, 0, segment.file.size):
+                    if batch.base < below and batch.epoch > epochs.last:
+                        epochs.assign(batch.epoch, batch.base)
+                        self._epochs_dirty = True
+        epochs.truncate_to(below)
         return epochs
 
     @property
@@ -181,6 +213,38 @@ class PartitionLog:
         if snapshots is None:
             snapshots = self._snapshots = Snapshots(self.directory.disk, self.folder)
         return snapshots
+
+    # -- opening
+
+    def opened(self, found: Found, *, start: int, trusted: int) -> None:
+        """Take over what recovery found on disk; offsets below `trusted` are known to be on it for good."""
+        directory = self.directory
+        self.segments = found.segments
+        self.size = sum(segment.size for segment in found.segments)
+        self.end = self.written = found.end
+        self.start = max(start, found.segments[0].base if found.segments else 0)
+        self.lost = found.lost
+        if found.checked:
+            epochs = self._epochs = self._load_epochs(min(trusted, found.end))
+            for epoch, offset in found.epochs:
+                if epoch > epochs.last:
+                    epochs.assign(epoch, offset)
+            self._last_epoch = epochs.last
+            self._epochs_dirty = True
+            _ = self.producers  # now, and not when a client waits for it: it may have to read much
+        if self.start > self.end:
+            self.restart_at(self.start)
+        self.flushed = max(self.start, min(trusted, self.end))
+        if not directory.fsync:
+            self.flushed = self.end
+        elif self.flushed < self.end:
+            # what is there may have survived in the page cache only: it counts when it has been synced
+            for segment in found.checked:
+                segment.dirty = True
+            self._dirty = list(found.checked)
+            self._sync_also([*found.written, directory.disk.open(f"{self.folder}/{METADATA_FILE}")])
+            self._names_dirty = self._folder_new = self.queued = True
+            directory.flusher.add(self)
 
     # -- appending
 
@@ -306,7 +370,7 @@ class PartitionLog:
             self._write_tail(old)
             self._note_written()
             if not old.size:  # nothing in it fits: its name says the wrong base
-                self._forget_file(self.segments.pop())
+                self.segments.pop().remove()
                 old = None
         elif not self.segments:
             self._make_folder()
@@ -316,6 +380,7 @@ class PartitionLog:
         if old is not None:
             self._sync_also(old.save(closing=True))
             self._sync_also([self.snapshots.take(self.producers, base)])
+            self._cut_in_flight = True  # older snapshots went
             directory.indexes.keep(old)
         self.segments.append(segment)
         self._active = segment
@@ -324,6 +389,7 @@ class PartitionLog:
 
     def _make_folder(self) -> None:
         disk = self.directory.disk
+        self.directory.points.made_anew(self.tp)
         if not disk.exists(self.folder):
             disk.mkdir(self.folder)
             self._folder_new = True
@@ -384,7 +450,6 @@ class PartitionLog:
         directory = self.directory
         if not directory.fsync:
             self.flushed = self.written
-            self._dirty = []
         elif not self.queued and self.flushed < self.written:
             self.queued = True
             directory.flusher.add(self)
@@ -433,14 +498,10 @@ class PartitionLog:
         """What to do in a thread so that all that is written now is on the disk. The order matters."""
         directory = self.directory
         self._flushing = self.written
-        work: list[Callable[[], object]] = []
-        for segment in self._dirty:
-            segment.dirty = False
-            work.append(segment.file.sync)
-        self._dirty = []
-        if self._files_to_sync is not None:
-            work += [file.sync for file in self._files_to_sync]
-            self._files_to_sync = None
+        files = self._take_unsynced()
+        self._in_flight = files
+        self._cut_in_flight = False
+        work: list[Callable[[], object]] = [file.sync for file in files]
         if self._names_dirty:
             self._names_dirty = False
             work.append(partial(directory.disk.sync_dir, self.folder))
@@ -449,13 +510,38 @@ class PartitionLog:
             work.append(partial(directory.disk.sync_dir, directory.path))
         return work
 
+    def _take_unsynced(self) -> list[File]:
+        files = [segment.file for segment in self._dirty]
+        for segment in self._dirty:
+            segment.dirty = False
+        self._dirty = []
+        if self._files_to_sync is not None:
+            # older snapshots may be gone again
+            files += [file for file in self._files_to_sync if self.directory.disk.exists(file.path)]
+            self._files_to_sync = None
+        return files
+
     def flush_ended(self) -> bool:
         """The flush went well. True when there is more to flush."""
+        self._in_flight = None
         if self._flushing > self.flushed:  # lowered by a truncation meanwhile: the fsync vouches for no more
             self.flushed = self._flushing
             self.observer.log_moved()
         self.queued = self.flushed < self.written or self._names_dirty
         return self.queued
+
+    def flush_again(self) -> bool:
+        """A file was missing: True when that is our doing, then everything not yet vouched for is synced again."""
+        self._in_flight = None
+        if not self._cut_in_flight:
+            return False
+        for number, segment in enumerate(self.segments, 1):
+            end = self.segments[number].base if number < len(self.segments) else self.written
+            if end > self.flushed and not segment.dirty:
+                segment.dirty = True
+                self._dirty.append(segment)
+        self._names_dirty = True
+        return True
 
     def flush_failed(self, error: BaseException) -> None:
         """An fsync failed: nothing beyond `flushed` can be vouched for any more, in memory it never was."""
@@ -472,6 +558,249 @@ class PartitionLog:
                 self._last_epoch = self._epochs.last
             self._producers = None
             self.observer.log_cut(self.end, error)
+
+    # -- cutting
+
+    def truncate_to(self, offset: int) -> int:
+        """Take out everything from `offset` on; on the disk when this returns. Returns the new end.
+
+        A batch that begins below `offset` and ends beyond goes whole.
+        """
+        if offset >= self.end:
+            return self.end
+        if offset < self.start or not self.segments:
+            self.restart_at(offset)
+            return self.end
+        try:
+            active = self._active or self._activate()
+            assert active is not None
+            self._write_tail(active)
+            self._note_written()
+            self._cut(offset)
+        except scan.Damaged as error:
+            raise self.damaged(error) from error
+        except OSError as error:
+            raise self._stop(error) from error
+        self.observer.log_moved()
+        return self.end
+
+    def restart_at(self, offset: int) -> None:
+        """Drop everything and begin anew at `offset`: what a follower does whose leader's log starts beyond its own."""
+        try:
+            self._tail = []
+            self.directory.points.lower(self.tp, min(offset, self.start))
+            self.snapshots.truncate_to(-1)
+            self._drop_from(0)
+            self._producers, self._epochs = ProducerStates(), EpochCache([])
+            self._last_epoch, self._epochs_dirty = -1, True
+            self._active = None
+            self._ends_at(offset)
+            self.start = self.flushed = self._flushing = offset
+            self._roll(offset)
+            self.directory.points.move_start(self.tp, offset, self._start_moved)
+        except OSError as error:
+            raise self._stop(error) from error
+        self.observer.log_moved()
+
+    def _cut(self, offset: int) -> None:
+        segments, directory = self.segments, self.directory
+        # before anything is taken out: until the new end is on the disk, recovery must look at it
+        directory.points.lower(self.tp, offset)
+        self.snapshots.truncate_to(offset)
+        first = next((at for at, each in enumerate(segments) if at and each.base >= offset), len(segments))
+        self._drop_from(first)
+        last = segments[-1]
+        end, position = last.boundary_of(offset)
+        if position < last.size:
+            self.size -= last.size - position
+            last.file.truncate(position)
+            if directory.fsync:
+                last.file.sync()  # new bytes behind an old length would show, after a crash, as a longer old log
+            last.cut(end, position)
+        directory.indexes.forget(last)
+        self._active = last
+        self._ends_at(end)
+        if self.epochs.truncate_to(end):
+            self._last_epoch = self.epochs.last
+            self._epochs_dirty = True
+        if self._producers is not None and self._producers.producers:
+            self._producers = self.snapshots.load(segments, end)
+
+    def _drop_from(self, first: int) -> None:
+        """Remove the segments from number `first` on, the last one first."""
+        gone = self.segments[first:]
+        for segment in reversed(gone):
+            self.size -= segment.size
+            self.directory.indexes.forget(segment)
+            segment.remove()
+        del self.segments[first:]
+        self._dirty = [segment for segment in self._dirty if segment not in gone]
+        if gone and self.directory.fsync:
+            self.directory.disk.sync_dir(self.folder)
+
+    def _ends_at(self, end: int) -> None:
+        self.truncations += 1
+        self._cut_in_flight = True
+        self.end = self.written = end
+        self.flushed = min(self.flushed, end)
+        self._flushing = min(self._flushing, end)
+
+    def _stop(self, error: OSError) -> KafkaError:
+        """A cut failed half-way: memory and disk no longer agree."""
+        self.broken = error
+        return self.directory.write_failed(self, error)
+
+    def delete_before(self, offset: int, done: Callable[[BaseException | None], None]) -> None:
+        """Move the log's start up to `offset`. Readers see it at once; `done` once it is on the disk."""
+        assert offset <= self.flushed, f"{self.tp}: {offset} is beyond {self.flushed}"
+        self.start = max(self.start, offset)
+        self.directory.points.move_start(self.tp, self.start, partial(self._start_moved, done=done))
+
+    def retain(self, now_ms: int, high_watermark: int) -> int:
+        """Delete the oldest segments as the topic's config says. Returns how many are on their way out."""
+        if self._producers is not None:
+            self._producers.expire(now_ms - self.directory.producer_expiration_ms)
+        if self.broken is not None or (self.directory.refusing and self.directory.failed is not None):
+            return 0
+        try:
+            count = retention.deletable(self, now_ms, high_watermark)
+            if count and count == len(self.segments):
+                self.roll()  # never all: the end must stay known
+        except scan.Damaged as error:
+            self.damaged(error)
+            return 0
+        if count:
+            self.start = max(self.start, self.segments[count].base)
+            self.directory.points.move_start(self.tp, self.start, self._start_moved)
+        return count
+
+    def _start_moved(
+        self, error: BaseException | None, done: Callable[[BaseException | None], None] | None = None
+    ) -> None:
+        """The start is on the disk: the segments below it may go. A crash in between leaves no hole that is read."""
+        if error is None and not self.deleted:
+            try:
+                self._drop_below_start()
+            except OSError as failed:
+                log.warning("segments not deleted", partition=str(self.tp), error=str(failed))
+        elif error is not None:
+            log.error("log start not saved", partition=str(self.tp), start=self.start, error=str(error))
+        if done is not None:
+            done(error)
+
+    def _drop_below_start(self) -> None:
+        segments = self.segments
+        count = retention.below(segments, self.start)
+        if not count:
+            return
+        paths = []
+        for segment in segments[:count]:
+            self.size -= segment.size
+            self.directory.indexes.forget(segment)
+            paths += segment.mark_deleted()
+        gone = segments[:count]
+        del segments[:count]
+        self._dirty = [segment for segment in self._dirty if segment not in gone]
+        self._cut_in_flight = True
+        log.info("segments deleted", partition=str(self.tp), segments=count, start=self.start)
+        self.directory.remove_later(paths, self.config.file_delete_delay_ms)
+        if self.epochs.delete_before(self.start):
+            self._epochs_dirty = True
+
+    # -- saving what recovery would otherwise have to find out
+
+    @property
+    def unsaved(self) -> bool:
+        """Its recovery point can rise, or its epochs' file is old."""
+        return self._epochs_dirty or self._active is not None or self.flushed > self._point()
+
+    def _point(self) -> int:
+        return self.directory.points.recovery.get(self.tp, 0)
+
+    def save(self) -> tuple[int, list[File]]:
+        """Write indexes and epochs; returns the recovery point that holds once the returned files are synced.
+
+        `saved` follows then. A log that did not move since the last time gives its memory back.
+        """
+        files: list[File] = []
+        point = self.flushed
+        segment = self._active
+        if (
+            not self.directory.fsync
+        ):  # nothing is synced but here: closed segments, as Kafka does it when it rolls
+            closed = [each for each in self._dirty if each is not self.segments[-1]]
+            files += [each.file for each in closed]
+            self._dirty = [each for each in self._dirty if each not in closed]
+            for each in closed:
+                each.dirty = False
+            files += self._files_to_sync or []
+            self._files_to_sync = None
+            point = max(self.start, self.segments[-1].base) if self.segments else self.start
+        if segment is not None:
+            files += segment.save()
+            if point == self.end == self._point() and not self._tail:
+                segment.unload()
+                self._active = None
+        if self._epochs_dirty and self._epochs is not None and self.segments:
+            self._epochs_dirty, self._epochs_saving = False, True
+            path = f"{self.folder}/{EPOCHS_FILE}"
+            files.append(write_beside(self.directory.disk, path, encode_epochs(self._epochs.pairs)))
+        return point, files
+
+    def saved(self) -> bool:
+        """What `save` wrote is synced. True when the folder must be."""
+        if not self._epochs_saving:
+            return False
+        self._epochs_saving = False
+        put_in_place(self.directory.disk, f"{self.folder}/{EPOCHS_FILE}")
+        return True
+
+    def not_saved(self) -> None:
+        """What `save` wrote is not to be relied on."""
+        if self._epochs_saving:
+            self._epochs_saving = False
+            self._epochs_dirty = True
+
+    def close(self) -> None:
+        """A clean stop: everything written, synced, saved. What fails fails the directory."""
+        directory = self.directory
+        if self.broken is not None or not self.segments:
+            return
+        if self._tail and self._active is not None:
+            self._write_tail(self._active)
+            self._note_written()
+        files = self._in_flight or []
+        files += self._take_unsynced()
+        if self._active is not None:
+            files += self._active.save()
+        if self._producers is not None and self.snapshots.offsets[-1:] != [self.end]:
+            files.append(self.snapshots.take(self._producers, self.end))
+            self._names_dirty = True
+        if self._epochs_dirty:
+            path = f"{self.folder}/{EPOCHS_FILE}"
+            replace_file(directory.disk, path, encode_epochs(self.epochs.pairs), fsync=directory.fsync)
+            self._epochs_dirty = False
+        if directory.fsync:
+            for file in files:
+                file.sync()
+            if self._names_dirty or files:
+                directory.disk.sync_dir(self.folder)
+            if self._folder_new:
+                directory.disk.sync_dir(directory.path)
+        self.flushed = self.written
+
+    def release(self) -> None:
+        """Give descriptors and maps back."""
+        for segment in self.segments:
+            segment.release()
+
+    def moved(self, folder: str) -> None:
+        """Its folder has another name now: whoever still reads or syncs its files finds them there."""
+        self.folder = folder
+        for segment in self.segments:
+            segment.moved(folder)
+        for file in self._in_flight or []:
+            file.path = f"{folder}/{file.path.rpartition('/')[2]}"
 
     # -- reading
 
@@ -514,15 +843,29 @@ class PartitionLog:
             raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{self.tp} cannot be read: {error}") from error
         return None
 
+    def find_time(self, timestamp_ms: int, *, up_to: int) -> tuple[int, int, int] | None:
+        """The first record at or after a time: (offset, timestamp, leader epoch)."""
+        return self._look(lookup.find_time, timestamp_ms, min(up_to, self.written))
+
+    def max_timestamp(self, up_to: int) -> tuple[int, int, int] | None:
+        """The first record with the largest timestamp: (offset, timestamp, leader epoch)."""
+        return self._look(lookup.max_timestamp, min(up_to, self.written))
+
+    def _look(
+        self, how: Callable[..., tuple[int, int, int] | None], *what: int
+    ) -> tuple[int, int, int] | None:
+        first = retention.below(self.segments, self.start)
+        try:
+            found = how(self.segments[first:], self.directory.indexes, *what)
+        except scan.Damaged as error:
+            raise self.damaged(error) from error
+        except OSError as error:
+            raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{self.tp} cannot be read: {error}") from error
+        if found is not None and found[0] < self.start:  # deleted records of a batch that is still there
+            return (self.start, *found[1:])
+        return found
+
     def damaged(self, error: scan.Damaged) -> KafkaError:
         """What a reader is told of damage in the middle of the log. It is never cut out."""
         log.error("log damaged", partition=str(self.tp), position=error.position, why=error.why)
         return KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{self.tp} is damaged: {error.why}")
-
-    def _forget_file(self, segment: Segment) -> None:
-        """Remove a segment's files at once."""
-        segment.file.close()
-        for path in segment.paths:
-            if self.directory.disk.exists(path):
-                self.directory.disk.remove(path)
-        self._names_dirty = True

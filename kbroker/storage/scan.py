@@ -6,9 +6,12 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import structlog
 from crc32c import crc32c
 
 from kbroker.seams import File
+
+log = structlog.get_logger(__name__)
 
 HEADER_SIZE = 61
 _HEADER = struct.Struct(">qiibIhiqqqhii")
@@ -74,6 +77,14 @@ def walk(file: File, at: int, end: int, *, chunk: int = _HEADERS_CHUNK) -> Itera
         _check_header(batch, end)
         yield batch
         at += 12 + batch.length
+
+
+def walk_readable(file: File, at: int, end: int) -> Iterator[Batch]:
+    """As `walk`, but ends where the file is damaged: for what is known of the rest."""
+    try:
+        yield from walk(file, at, end)
+    except Damaged as error:
+        log.error("scan ended at damage", file=file.path, position=error.position, why=error.why)
 
 
 def seek(file: File, at: int, end: int, offset: int) -> tuple[int, int] | None:

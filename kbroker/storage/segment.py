@@ -17,10 +17,14 @@ if TYPE_CHECKING:
     from kbroker.seams import Buffer, Disk, File
 
 INT32_MAX = 2**31 - 1
+OFFSET_MAX = 2**63 - 1
+DELETED = ".deleted"
 
 # Positions of the newest batches kept in memory, so that a consumer near the end costs no header scan; between this and
 # twice as many, 16 bytes each. Older ones are found by the index.
 RECENT_BATCHES = 32
+
+_REWRITE_CHUNK = 1024 * 1024
 
 
 def segment_name(base: int) -> str:
@@ -52,6 +56,7 @@ class Segment:
         "recent_positions",
         "size",
         "times",
+        "timestamps_known",
         "unindexed",
     )
 
@@ -80,6 +85,7 @@ class Segment:
         self.jitter_ms = 0  # it rolls that much before `segment.ms`
         self.dirty = False  # written since the last flush began
         self.index = None
+        self.timestamps_known = False  # `max_timestamp` is set, and stays when the indexes are unloaded
 
     @property
     def file(self) -> File:
@@ -106,18 +112,35 @@ class Segment:
         self.created_ms = now_ms
         self._forget()
 
-    def load(self) -> None:
-        """Have the indexes in memory. Only while all its bytes are in the file. Damaged when the `.log` is."""
-        if self.index is not None:
-            return
+    def load(self) -> int:
+        """Have the indexes in memory; returns the end offset (-1: they were). Only while all its bytes are in the file.
+
+        Damaged when the `.log` is.
+        """
+        return -1 if self.index is not None else self._load_below(OFFSET_MAX)[0]
+
+    def recover_below(self, offset: int) -> tuple[int, int]:
+        """Load what lies below `offset` and may be trusted: (end offset, file position) of it.
+
+        What follows must be checked and given to `took`. Damaged when even that is.
+        """
+        if offset <= self.base:
+            self._forget()
+            return self.base, 0
+        self.index = None
+        return self._load_below(offset)
+
+    def _load_below(self, offset: int) -> tuple[int, int]:
         index = OffsetIndex.parse(self._read(self.paths[1]))
         times = TimeIndex.parse(self._read(self.paths[2]))
         index.truncate_position(self.size)  # what is newer than the log
+        if offset < OFFSET_MAX:
+            index.truncate(offset - self.base)
         times.truncate(index.offsets[-1] + 1 if len(index) else 0)
         try:
-            self._load_from(index, times)
+            return self._load_from(index, times, below=offset)
         except scan.Damaged:  # the index points beside a batch, or the log is damaged: then this raises again
-            self._load_from(OffsetIndex(), TimeIndex())
+            return self._load_from(OffsetIndex(), TimeIndex(), below=offset)
 
     def unload(self) -> None:
         """Give the memory back. What the index files lack is read again from the `.log`."""
@@ -210,11 +233,14 @@ class Segment:
         assert self.index is not None
         return self.index.floor(offset - self.base)
 
-    def position_of(self, offset: int, limit: int) -> int:
-        """Where the batch that holds `offset` (or the first one after it) begins; `limit` when there is none."""
+    def boundary_of(self, offset: int) -> tuple[int, int]:
+        """Where the batch that holds `offset`, or the first one after it, begins: (its base, file position)."""
+        self.load()
         assert self.index is not None
-        found = scan.seek(self.file, self.index.floor(offset - self.base), limit, offset)
-        return found[0] if found is not None else limit
+        for batch in scan.walk(self.file, self.index.floor(offset - self.base), self.file.size):
+            if batch.last >= offset:
+                return batch.base, batch.position
+        return offset, self.file.size
 
     def cut(self, offset: int, size: int) -> None:
         """Batches from `offset` on (file position `size`) are gone."""
@@ -250,6 +276,54 @@ class Segment:
             self._times_saved = len(self.times)
         return written
 
+    def mark_deleted(self) -> list[str]:
+        """Rename its files to `.deleted`; who still reads them goes on. Returns their names."""
+        renamed = []
+        for path in self.paths:
+            if self._disk.exists(path):
+                self._disk.rename(path, path + DELETED)
+                renamed.append(path + DELETED)
+        if self._file is not None:
+            self._file.path = self.paths[0] + DELETED
+        return renamed
+
+    def release(self) -> None:
+        """Give the descriptor and the map back."""
+        if self._file is not None:
+            self._file.close()
+
+    def moved(self, folder: str) -> None:
+        """Its folder has another name now."""
+        self._stem = f"{folder}/{segment_name(self.base)}"
+        if self._file is not None:
+            self._file.path = self.paths[0]
+
+    def remove(self) -> None:
+        """Remove its files."""
+        if self._file is not None:
+            self._file.close()
+        for path in self.paths:
+            if self._disk.exists(path):
+                self._disk.remove(path)
+
+    def rewrite(self) -> None:
+        """Write every byte of the `.log` again, to a new file that takes its place."""
+        path = self.paths[0]
+        file = self._disk.open(path + ".rewrite", create=True)
+        file.truncate(0)
+        view = memoryview(bytearray(min(_REWRITE_CHUNK, max(self.size, 1))))
+        while file.size < self.size:
+            some = view[: self.size - file.size]
+            if self.file.read_into(some, file.size) < len(some):
+                raise scan.Damaged(file.size, "the file is shorter than it was")
+            file.append([some])
+        file.sync()
+        file.close()
+        if self._file is not None:
+            self._file.close()
+        self._disk.rename(path + ".rewrite", path)
+        self._file = None
+
     def _save(self, path: str, at: int, raw: Buffer) -> list[File]:
         file = self._disk.open(path, create=True)
         try:
@@ -278,15 +352,19 @@ class Segment:
         self.recent_offsets, self.recent_positions = array("q"), array("q")
         self.unindexed = 0
         self.first_timestamp = self.max_timestamp = self.max_timestamp_offset = -1
+        self.timestamps_known = True
         self.full = False
         self._index_saved = self._times_saved = 0
 
-    def _load_from(self, index: OffsetIndex, times: TimeIndex) -> None:
-        """Take these indexes as true and read the rest, from the last indexed batch on."""
+    def _load_from(self, index: OffsetIndex, times: TimeIndex, *, below: int = OFFSET_MAX) -> tuple[int, int]:
+        """Take these indexes as true and read the rest, from the last indexed batch on, up to offset `below`.
+
+        Returns where that ended: (offset, file position).
+        """
         self._forget()
         self.index, self.times = index, times
         self._index_saved, self._times_saved = len(index), len(times)
-        at, expected = 0, -1
+        at, expected, end = 0, -1, self.base
         try:
             if len(index):
                 at, expected = index.positions[-1], self.base + index.offsets[-1]
@@ -299,10 +377,21 @@ class Segment:
                         at, f"the index has a batch up to {expected} here, it is up to {batch.last}"
                     )
                 expected = -1
+                if batch.base >= below:
+                    return end, batch.position
                 self.took(batch.base, batch.last, batch.position, 12 + batch.length, batch.max_timestamp)
+                end = batch.last + 1
+        except scan.Damaged as error:
+            if end >= below:
+                return end, error.position  # it lies behind what was asked for
+            self.unload()
+            self.timestamps_known = False
+            raise
         except BaseException:
             self.unload()
+            self.timestamps_known = False
             raise
+        return end, self.size
 
     def _read(self, path: str) -> bytes:
         try:

@@ -126,7 +126,7 @@ def _scan(states: ProducerStates, segments: list[Segment], offset: int, end: int
         if next_base <= offset or segment.base >= end:
             continue
         size = segment.file.size
-        at = segment.indexed_position(offset) if offset > segment.base else 0
-        for batch in scan.walk(segment.file, at, size):
+        at = segment.indexed_position(offset) if offset > segment.base and segment.index is not None else 0
+        for batch in scan.walk_readable(segment.file, at, size):
             if batch.producer_id >= 0 and offset <= batch.base < end:
                 took_header(states, batch, segment.file)

@@ -1,0 +1,279 @@
+"""A log directory's checkpoints: recovery points, log start offsets, high watermarks.
+
+A recovery point says: below it everything (batches, indexes, epochs) is on the disk for good, recovery may trust it.
+So it rises only after all that was synced, and is lowered, durably, before a log is cut below it.
+Threads write and sync files; renames happen on the loop, so that none is put in the place of a newer one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+import structlog
+
+from kbroker.model import TopicPartition
+from kbroker.seams import Disk, File
+from kbroker.storage.checkpoints import encode_offsets, prepare_file, put_in_place, read_offsets
+
+if TYPE_CHECKING:
+    from kbroker.storage.directory import LogDirectory
+    from kbroker.storage.log import PartitionLog
+
+log = structlog.get_logger(__name__)
+
+RECOVERY_FILE = "recovery-point-offset-checkpoint"
+STARTS_FILE = "log-start-offset-checkpoint"
+WATERMARKS_FILE = "replication-offset-checkpoint"
+
+# Logs saved on the loop before their files are handed to a thread: 200 take about 10 ms when all have something new.
+LOGS_PER_STEP = 200
+
+Done = Callable[[BaseException | None], None]
+
+
+class Checkpointer:
+    """The three offset checkpoints of a directory, in memory and on disk."""
+
+    __slots__ = (
+        "_directory",
+        "_folders",
+        "_running",
+        "_stale",
+        "_start_waiters",
+        "_starts_running",
+        "_starts_void",
+        "_todo",
+        "_void",
+        "recovery",
+        "starts",
+        "watermarks",
+    )
+
+    def __init__(self, directory: LogDirectory) -> None:
+        self._directory = directory
+        self.recovery: dict[TopicPartition, int] = {}  # no file says more than this
+        self.starts: dict[TopicPartition, int] = {}
+        self.watermarks: dict[TopicPartition, int] = {}  # hints: min(this, log end)
+        self._stale: set[TopicPartition] = set()  # deleted, but the files still name them
+        self._running = False
+        self._void = False  # what a thread is preparing is out of date
+        self._todo: list[PartitionLog] = []
+        self._folders: list[str] = []  # their names are to be synced before the points count
+        self._starts_running = False
+        self._starts_void = False
+        self._start_waiters: list[Done] = []
+
+    def read(self) -> None:
+        """Read the files. ValueError when one is damaged."""
+        disk, path = self._directory.disk, self._directory.path
+        self.recovery = read_offsets(disk, f"{path}/{RECOVERY_FILE}")
+        self.starts = read_offsets(disk, f"{path}/{STARTS_FILE}")
+        try:
+            self.watermarks = read_offsets(disk, f"{path}/{WATERMARKS_FILE}")
+        except ValueError as error:
+            log.warning("high watermarks not read", why=str(error))  # only hints
+
+    # -- recovery points
+
+    def begin(self, watermarks: Mapping[TopicPartition, int] | None) -> None:
+        """Save what moved, sync it, then write the points. Does nothing while one is in progress."""
+        if watermarks is not None:
+            self.watermarks = dict(watermarks)
+        if self._running or self._directory.failed is not None:
+            return
+        self._running = True
+        self._folders = []
+        self._todo = [each for each in self._directory.logs.values() if each.unsaved]
+        self._step()
+
+    def _step(self) -> None:
+        """Some logs put their indexes and epochs into files; a thread syncs those."""
+        group, self._todo = self._todo[:LOGS_PER_STEP], self._todo[LOGS_PER_STEP:]
+        if not group:
+            self._prepare()
+            return
+        files: list[File] = []
+        points: list[tuple[PartitionLog, int, int]] = []
+        for each in group:
+            if each.deleted:
+                continue
+            try:
+                point, written = each.save()
+            except OSError as error:
+                self._directory.write_failed(each, error)
+                self._running = False
+                return
+            files += written
+            points.append((each, point, each.truncations))
+        self._directory.threads.run(partial(_sync_files, files), partial(self._step_done, points))
+
+    def _step_done(
+        self, points: list[tuple[PartitionLog, int, int]], _: None, error: BaseException | None
+    ) -> None:
+        if error is not None:
+            for each, _point, _truncations in points:
+                each.not_saved()
+            if not isinstance(
+                error, FileNotFoundError
+            ):  # a file that went in the middle: the next time, then
+                self._directory.fsync_failed(error)
+            self._running = False
+            return
+        for each, point, truncations in points:
+            if each.deleted:
+                continue
+            if each.truncations != truncations:
+                each.not_saved()  # cut meanwhile: what was synced says nothing of what is there now
+                continue
+            if each.saved():
+                self._folders.append(each.folder)
+            self.recovery[each.tp] = point
+        self._step()
+
+    def _prepare(self) -> None:
+        self._void = False
+        path = self._directory.path
+        content = [
+            (f"{path}/{RECOVERY_FILE}", encode_offsets(self.recovery)),
+            (f"{path}/{WATERMARKS_FILE}", encode_offsets(self.watermarks)),
+        ]
+        folders = self._folders if self._directory.fsync else []
+        work = partial(_prepare_files, self._directory.disk, folders, content, self._directory.fsync)
+        self._directory.threads.run(work, self._prepared)
+
+    def _prepared(self, paths: list[str] | None, error: BaseException | None) -> None:
+        if error is not None or paths is None:
+            log.warning("checkpoint not written", path=self._directory.path, error=str(error))
+            self._running = False
+            return
+        if self._void:
+            self._prepare()
+            return
+        try:
+            for path in paths:
+                put_in_place(self._directory.disk, path)
+        except OSError as failed:
+            log.warning("checkpoint not written", path=self._directory.path, error=str(failed))
+            self._running = False
+            return
+        self._stale.clear()
+        if not self._directory.fsync:
+            self._running = False
+            return
+        sync = partial(self._directory.disk.sync_dir, self._directory.path)
+        self._directory.threads.run(sync, self._finished)
+
+    def _finished(self, _: None, error: BaseException | None) -> None:
+        self._running = False
+        if error is not None:
+            self._directory.fsync_failed(error)
+
+    def lower(self, tp: TopicPartition, offset: int) -> None:
+        """The log is about to be cut to `offset`: no point may lie beyond. Durable when this returns."""
+        if self.recovery.get(tp, 0) > offset:
+            self.recovery[tp] = offset
+            self._write(RECOVERY_FILE, self.recovery)
+            self._void = True
+
+    def forget(self, tp: TopicPartition) -> None:
+        """The partition was deleted."""
+        if self.recovery.pop(tp, None) is not None or self.starts.pop(tp, None) is not None:
+            self._stale.add(tp)
+        self.starts.pop(tp, None)
+        self.watermarks.pop(tp, None)
+
+    def made_anew(self, tp: TopicPartition) -> None:
+        """A new log is about to be made: the files must not say of it what was true of a deleted one."""
+        if tp in self._stale:
+            self._write(RECOVERY_FILE, self.recovery)
+            self._write(STARTS_FILE, self.starts)
+            self._void = self._starts_void = True
+            self._stale.clear()
+
+    def write_all(self, watermarks: Mapping[TopicPartition, int] | None) -> None:
+        """Write the three files now: the last act of a clean stop. Every log is saved and synced."""
+        if watermarks is not None:
+            self.watermarks = dict(watermarks)
+        for each in self._directory.logs.values():
+            if each.segments:
+                self.recovery[each.tp] = each.end
+        self._write(RECOVERY_FILE, self.recovery)
+        self._write(STARTS_FILE, self.starts)
+        self._write(WATERMARKS_FILE, self.watermarks)
+
+    # -- log starts
+
+    def move_start(self, tp: TopicPartition, start: int, done: Done) -> None:
+        """Remember a log's start; `done` once it is on the disk."""
+        self.starts[tp] = start
+        if not self._directory.fsync:
+            try:
+                self._write(STARTS_FILE, self.starts)
+            except OSError as error:
+                done(error)
+                return
+            done(None)
+            return
+        self._start_waiters.append(done)
+        if not self._starts_running:
+            self._prepare_starts()
+
+    def _prepare_starts(self) -> None:
+        self._starts_running, self._starts_void = True, False
+        waiters, self._start_waiters = self._start_waiters, []
+        content = [(f"{self._directory.path}/{STARTS_FILE}", encode_offsets(self.starts))]
+        work = partial(_prepare_files, self._directory.disk, [], content, True)
+        self._directory.threads.run(work, partial(self._starts_prepared, waiters))
+
+    def _starts_prepared(
+        self, waiters: list[Done], paths: list[str] | None, error: BaseException | None
+    ) -> None:
+        if error is None and self._starts_void:
+            self._start_waiters = waiters + self._start_waiters
+            self._prepare_starts()
+            return
+        if error is None:
+            try:
+                for path in paths or []:
+                    put_in_place(self._directory.disk, path)
+            except OSError as failed:
+                error = failed
+        if error is not None:
+            self._starts_done(waiters, None, error)
+            return
+        sync = partial(self._directory.disk.sync_dir, self._directory.path)
+        self._directory.threads.run(sync, partial(self._starts_done, waiters))
+
+    def _starts_done(self, waiters: list[Done], _: None, error: BaseException | None) -> None:
+        self._starts_running = False
+        for done in waiters:
+            done(error)
+        if self._start_waiters and not self._starts_running:
+            self._prepare_starts()
+
+    def _write(self, name: str, offsets: Mapping[TopicPartition, int]) -> None:
+        disk, path = self._directory.disk, self._directory.path
+        fresh = prepare_file(
+            disk, f"{path}/{name}", encode_offsets(offsets), fsync=self._directory.fsync, suffix=".new"
+        )
+        disk.rename(fresh, f"{path}/{name}")
+        if self._directory.fsync:
+            disk.sync_dir(path)
+
+
+def _sync_files(files: list[File]) -> None:
+    for file in files:
+        file.sync()
+
+
+def _prepare_files(
+    disk: Disk, folders: list[str], contents: list[tuple[str, bytes]], fsync: bool
+) -> list[str]:
+    for folder in folders:
+        if disk.exists(folder):
+            disk.sync_dir(folder)
+    for path, content in contents:
+        prepare_file(disk, path, content, fsync=fsync)
+    return [path for path, _ in contents]

@@ -1,0 +1,197 @@
+"""Opening a partition's folder: which segments are there, what must be checked, where a torn tail is cut.
+
+After a clean stop all is trusted. Otherwise everything from the recovery point on is read and checked; what lies
+before it was synced once and is never cut, however damaged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import structlog
+
+from kbroker.storage import scan
+from kbroker.storage.segment import Segment
+
+if TYPE_CHECKING:
+    from kbroker.config import TopicConfig
+    from kbroker.seams import Disk, File
+
+log = structlog.get_logger(__name__)
+
+_LEFT_OVER = (".deleted", ".cleaned", ".tmp", ".rewrite")
+
+
+@dataclass(slots=True)
+class Found:
+    """A partition's log as it lies on the disk, mended."""
+
+    segments: list[Segment]
+    end: int = 0
+    gaps: bool = False  # offsets may be missing between two batches: the topic is compacted
+    checked: list[Segment] = field(default_factory=list)  # those read from the recovery point on
+    written: list[File] = field(default_factory=list)  # index files made anew, not synced
+    epochs: list[tuple[int, int]] = field(default_factory=list)  # as the checked batches begin them
+    lost: bool = False  # something below the recovery point is gone or damaged
+
+
+def open_clean(disk: Disk, folder: str, config: TopicConfig) -> Found | None:
+    """What a clean stop left. None when it is not what a clean stop leaves."""
+    segments = find_segments(disk, folder, config)
+    if not segments:
+        return Found(segments)
+    last = segments[-1]
+    if not last.size:
+        return Found(segments, last.base)
+    try:
+        end = last.load()
+    except scan.Damaged:
+        return None
+    last.unload()
+    return Found(segments, end)
+
+
+def recover(
+    disk: Disk, folder: str, config: TopicConfig, *, point: int, fsync: bool, rewrite: bool = False
+) -> Found:
+    """Check everything from offset `point` on, cut what is torn, make the indexes of it anew.
+
+    `rewrite`: an fsync failed before the stop, so that what the page cache shows may not be on the disk and a new
+    fsync would not write it: the checked segments are written again.
+    """
+    found = Found(find_segments(disk, folder, config), gaps="compact" in config.cleanup_policy)
+    segments = found.segments
+    if not segments:
+        return found
+    first = max((at for at, segment in enumerate(segments) if segment.base <= point), default=0)
+    found.end = segments[first].base
+    at = first
+    while at < len(segments):
+        segment = segments[at]
+        if at > first and segment.base != found.end and not (found.gaps and segment.base > found.end):
+            why = f"its first offset is {segment.base}, {found.end} is next"
+            _drop(disk, folder, segments, at, found.end, why)
+            break
+        found.end = max(found.end, segment.base)
+        found.checked.append(segment)
+        try:
+            damage = _check(segment, found, point, may_end_short=found.gaps and at + 1 < len(segments))
+        except scan.Damaged as error:
+            _keep_damaged(disk, folder, config, found, at, point, error)
+            at += 1
+            continue
+        if damage is not None:
+            _cut(disk, folder, segments, at, damage, found.end, fsync=fsync)
+            break
+        at += 1
+    for segment in found.checked:
+        if rewrite:
+            segment.rewrite()
+        if segment.index is not None:  # it is, of a damaged one
+            found.written += segment.save(closing=segment is not segments[-1])
+            segment.unload()
+    if fsync and at < len(segments):
+        disk.sync_dir(folder)
+    return found
+
+
+def find_segments(disk: Disk, folder: str, config: TopicConfig) -> list[Segment]:
+    """The segments in a folder, by base offset. Tidies what an interrupted deletion or compaction left."""
+    names = disk.list(folder)
+    swapped = False
+    for name in names:
+        path = f"{folder}/{name}"
+        if name.endswith(_LEFT_OVER):
+            disk.remove(path)
+        elif name.endswith(".log.swap"):
+            _complete_swap(disk, folder, name, config)
+            swapped = True
+        elif name.endswith(".swap"):
+            disk.remove(path)  # indexes: made anew
+    if swapped:
+        names = disk.list(folder)
+    bases = sorted(int(name[:-4]) for name in names if name.endswith(".log") and name[:-4].isdigit())
+    return [Segment(disk, folder, base, disk.size(f"{folder}/{base:020d}.log"), config) for base in bases]
+
+
+def _check(segment: Segment, found: Found, point: int, *, may_end_short: bool) -> scan.Damaged | None:
+    """Check one segment from `point` on. Returns what is wrong there; Damaged is raised for damage before it."""
+    end, position = segment.recover_below(point)
+    if end < point and segment.base < point and not may_end_short:
+        raise scan.Damaged(position, f"it ends at offset {end}")
+    found.end = max(found.end, end)
+    try:
+        for batch in scan.check(segment.file, position, segment.size):
+            if batch.base != found.end and not (found.gaps and batch.base > found.end):
+                return scan.Damaged(batch.position, f"its offset is {batch.base}, {found.end} is next")
+            if found.epochs and batch.epoch < found.epochs[-1][0]:
+                return scan.Damaged(batch.position, f"epoch {batch.epoch} after epoch {found.epochs[-1][0]}")
+            if not found.epochs or batch.epoch > found.epochs[-1][0]:
+                found.epochs.append((batch.epoch, batch.base))
+            segment.took(batch.base, batch.last, batch.position, 12 + batch.length, batch.max_timestamp)
+            found.end = batch.last + 1
+    except scan.Damaged as error:
+        return error
+    return None
+
+
+def _cut(
+    disk: Disk, folder: str, segments: list[Segment], at: int, damage: scan.Damaged, end: int, *, fsync: bool
+) -> None:
+    """Cut a torn tail at the last whole batch. On the disk before anything is written behind it."""
+    segment = segments[at]
+    bytes_cut = segment.size - damage.position
+    segment.file.truncate(damage.position)
+    segment.size = damage.position
+    if fsync:
+        segment.file.sync()
+    log.warning("torn tail cut", folder=folder, offset=end, bytes=bytes_cut, why=damage.why)
+    if at + 1 < len(segments):
+        _drop(disk, folder, segments, at + 1, end, "the segment before it was cut")
+
+
+def _drop(disk: Disk, folder: str, segments: list[Segment], at: int, end: int, why: str) -> None:
+    """Remove the segments from number `at` on, the last one first."""
+    for segment in reversed(segments[at:]):
+        log.warning("segment cut", folder=folder, offset=end, base=segment.base, bytes=segment.size, why=why)
+        segment.remove()
+    del segments[at:]
+
+
+def _keep_damaged(
+    disk: Disk, folder: str, config: TopicConfig, found: Found, at: int, point: int, error: scan.Damaged
+) -> None:
+    """Damage below the recovery point: the file stays as it is, and what comes after goes on in another segment."""
+    segments = found.segments
+    segment = segments[at]
+    log.error(
+        "log damaged below its recovery point",
+        folder=folder,
+        segment=segment.base,
+        position=error.position,
+        recovery_point=point,
+        why=error.why,
+    )
+    found.lost = True
+    if at + 1 < len(segments):
+        found.end = segments[at + 1].base
+        return
+    found.end = max(point, segment.base + 1, found.end)  # its offsets are not given to other records
+    fresh = Segment(disk, folder, found.end, 0, config)
+    fresh.create(0)
+    segments.append(fresh)
+
+
+def _complete_swap(disk: Disk, folder: str, name: str, config: TopicConfig) -> None:
+    """A compaction had made a segment and was putting it in the place of those it replaces."""
+    base = int(name.removesuffix(".log.swap"))
+    swap = disk.open(f"{folder}/{name}")
+    last = base
+    for batch in scan.walk(swap, 0, swap.size):
+        last = batch.last
+    swap.close()
+    for other in disk.list(folder):
+        if other.endswith(".log") and other[:-4].isdigit() and base <= int(other[:-4]) <= last:
+            Segment(disk, folder, int(other[:-4]), 0, config).remove()
+    disk.rename(f"{folder}/{name}", f"{folder}/{base:020d}.log")
