@@ -6,7 +6,6 @@ The only place that knows all rooms. It owns no loop and no process: `run` and t
 from __future__ import annotations
 
 import asyncio
-import base64
 import os
 import signal
 from collections.abc import Callable, Coroutine, Iterable
@@ -73,6 +72,7 @@ class Node:
             random=random,
             fsync=settings.kbroker_fsync_before_ack,
         )
+        self.directory.producer_expiration_ms = settings.producer_id_expiration_ms
         self.connections = Connections(
             Limits(
                 connections_max=settings.max_connections,
@@ -86,6 +86,7 @@ class Node:
             buffers=Buffers(Budget(settings.queued_max_request_bytes)),
             clock=clock,
         )
+        self._directory_id: UUID
         self.cluster: LocalLog
         self.partitions: Replicas
         self.rooms: Rooms
@@ -167,27 +168,36 @@ class Node:
 
     def _open_disk(self) -> dict[TopicPartition, UUID]:
         """Open the log directory and the cluster's log in it; the partitions that have a folder."""
-        directory = self.directory
-        stored = directory.open(self.settings.node_id)
-        folder = f"{self.settings.log_dir}/{CLUSTER_FOLDER}"
+        directory, settings = self.directory, self.settings
+        self._make_parents(settings.log_dir)
+        opened = directory.open(settings.node_id, None)
+        for tp in sorted(opened.lost):
+            log.error(
+                "partition lost: a checkpoint names it, its folder is gone",
+                partition=str(tp),
+                cure="stop, put the folder back and start again, or go on without its records",
+            )
+        folder = f"{settings.log_dir}/{CLUSTER_FOLDER}"
         if not self._disk.exists(folder):
             self._disk.mkdir(folder)
-            self._disk.sync_dir(self.settings.log_dir)
+            self._disk.sync_dir(settings.log_dir)
+        self._directory_id = opened.identity.directory_id
         self.cluster = LocalLog(
             folder,
-            node_id=self.settings.node_id,
+            node_id=settings.node_id,
             disk=self._disk,
             threads=self._threads,
-            new_cluster_id=lambda: directory.cluster_id or self._new_cluster_id(),
-            fsync=self.settings.kbroker_fsync_before_ack,
+            new_cluster_id=lambda: opened.identity.cluster_id,
+            fsync=settings.kbroker_fsync_before_ack,
         )
-        directory.join(self.cluster.state.cluster_id)
-        return stored
+        return opened.partitions
 
-    def _new_cluster_id(self) -> str:
-        return (
-            base64.urlsafe_b64encode(self._random.getrandbits(128).to_bytes(16, "big")).decode().rstrip("=")
-        )
+    def _make_parents(self, path: str) -> None:
+        missing = []
+        while not self._disk.exists(path := path.rpartition("/")[0] or "/"):
+            missing.append(path)
+        for folder in reversed(missing):
+            self._disk.mkdir(folder)
 
     async def _adopt(self, stored: dict[TopicPartition, UUID]) -> None:
         """A log directory that comes without our cluster state (Apache Kafka wrote it): its topics become ours."""
@@ -233,7 +243,7 @@ class Node:
         await self.propose(
             RegisterBroker(
                 settings.node_id,
-                directory=self.directory.id,
+                directory=self._directory_id,
                 incarnation=UUID(int=self._random.getrandbits(128)),
                 endpoints=[
                     Endpoint(at.listener, at.host, at.port or told[at.listener], at.protocol)

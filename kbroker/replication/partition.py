@@ -243,16 +243,13 @@ class Partition:
         if target < 0 or target > self.high_watermark:
             raise KafkaError(ErrorCode.OFFSET_OUT_OF_RANGE)
         if target > self.log.start:
-            self.log.delete_before(target)
+            self.log.delete_before(target, lambda error: None)
             self._tell_watchers()
         return self.log.start
 
-    def retain(self, now_ms: int, producers_expire_ms: int) -> None:
+    def retain(self, now_ms: int) -> None:
         """Let old segments go as the topic's config says, and producers that were silent for long."""
-        start = self.log.start
-        self.log.retain(now_ms, self.high_watermark)
-        self.log.producers.expire(now_ms - producers_expire_ms)
-        if self.log.start != start:
+        if self.log.retain(now_ms, self.high_watermark):
             self._tell_watchers()
 
     # -- read
