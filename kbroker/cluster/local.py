@@ -65,6 +65,7 @@ class LocalLog:
         self.state = ClusterState()
         self._index = 0  # the last entry written
         self._snapshot_index = 0
+        self._snapshot_bytes = 0
         self._open()
         if not self.state.cluster_id:
             self._form(new_cluster_id())
@@ -193,7 +194,10 @@ class LocalLog:
         self._busy = False
         if self._closed:
             self._file.close()
-        elif self._refusal is None and self._file.size > self._journal_bytes_max:
+        elif self._refusal is None and self._file.size > max(
+            self._journal_bytes_max, 2 * self._snapshot_bytes
+        ):
+            # a journal shorter than the state is not worth writing the state for
             self._compact()
         elif self._fsync:
             self._go_on()
@@ -213,7 +217,7 @@ class LocalLog:
         made: list[File] = []
         self._run(
             lambda: made.append(self._start_from(index, state)),
-            lambda _, error: self._compacted(index, made, error),
+            lambda _, error: self._compacted(index, len(state), made, error),
         )
 
     def _start_from(self, index: int, state: bytes) -> File:
@@ -230,6 +234,8 @@ class LocalLog:
         finally:
             file.close()
         disk.rename(temporary, f"{folder}/{journal.snapshot_name(index)}")
+        if self._fsync:
+            disk.sync_dir(folder)
         new = self._new_journal(index + 1)
         for name in disk.list(folder):
             older = journal.index_of(name, "journal"), journal.index_of(name, "snapshot")
@@ -237,11 +243,11 @@ class LocalLog:
                 disk.remove(f"{folder}/{name}")
         return new
 
-    def _compacted(self, index: int, made: list[File], error: BaseException | None) -> None:
+    def _compacted(self, index: int, size: int, made: list[File], error: BaseException | None) -> None:
         if error is None:
             self._file.close()
             self._file = made[0]
-            self._snapshot_index = index
+            self._snapshot_index, self._snapshot_bytes = index, size
         else:
             self._refuse(
                 KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"the cluster log was not compacted: {error}")
@@ -302,6 +308,7 @@ class LocalLog:
         except msgspec.MsgspecError as error:
             raise journal.damaged(path, str(error)) from error
         self._index = self._snapshot_index = index
+        self._snapshot_bytes = len(state)
 
     def _read_journal(self, first_index: int) -> None:
         path = f"{self._folder}/{journal.journal_name(first_index)}"
