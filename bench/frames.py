@@ -174,19 +174,19 @@ def delete_topics(names: list[str]) -> bytes:
 
 
 def list_ends(topic: str, partitions: int) -> bytes:
-    """ListOffsets v2 for the ends of all partitions."""
+    """ListOffsets v4 for the ends of all partitions."""
     body = struct.pack(">ibi", -1, 0, 1) + _string(topic.encode()) + struct.pack(">i", partitions)
-    body += b"".join(struct.pack(">iq", p, -1) for p in range(partitions))
-    return _frame(LIST_OFFSETS, 2, body, flexible=False)
+    body += b"".join(struct.pack(">iiq", p, -1, -1) for p in range(partitions))
+    return _frame(LIST_OFFSETS, 4, body, flexible=False)
 
 
 def ends(answer: bytes) -> list[int]:
-    """The offsets in a ListOffsets v2 answer, in partition order."""
+    """The offsets in a ListOffsets v4 answer, in partition order."""
     _, at = _read_string(answer, 16)
     (count,) = struct.unpack_from(">i", answer, at)
     found: dict[int, int] = {}
     for i in range(count):
-        partition, error, _, offset = struct.unpack_from(">ihqq", answer, at + 4 + 22 * i)
+        partition, error, _, offset = struct.unpack_from(">ihqq", answer, at + 4 + 26 * i)
         if error:
             raise ValueError(f"ListOffsets: error {error} for partition {partition}")
         found[partition] = offset
