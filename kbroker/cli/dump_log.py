@@ -15,6 +15,7 @@ DUMPERS: dict[str, Dump] = {
     ".index": indexes.dump_offset_index,
     ".timeindex": indexes.dump_time_index,
     ".snapshot": tables.dump_snapshot,
+    ".txnindex": tables.dump_aborted,
 }
 
 
@@ -28,27 +29,25 @@ DUMPERS: dict[str, Dump] = {
 def dump_log(files: tuple[str, ...], deep_iteration: bool, print_data_log: bool, verify: bool) -> None:
     """Show what is in a segment file.
 
-    FILES are a partition's segments (.log), indexes (.index, .timeindex), producer snapshots (.snapshot) or
-    checkpoints. An index is compared with the segment beside it. What is damaged is said with its position, and the
+    FILES are a partition's segments (.log), indexes (.index, .timeindex, .txnindex), producer snapshots (.snapshot)
+    or checkpoints. An index is compared with the segment beside it. What is damaged is said with its position, and the
     exit code is 1.
     """
     depth = Depth(records=deep_iteration or print_data_log, data=print_data_log, verify=verify)
-    damaged = 0
     for path in files:
-        dump = dumper(path)
-        if dump is None:
-            raise click.UsageError(f"{path}: not a .log, .index, .timeindex, .snapshot or checkpoint file")
-        damaged += _print(path, dump(path, depth), quiet=verify)
+        dumper(path)  # all names first: no half of an answer
+    damaged = sum([_print(path, dumper(path)(path, depth), quiet=verify) for path in files])
     if damaged:
         raise click.exceptions.Exit(1)
 
 
-def dumper(path: str) -> Dump | None:
+def dumper(path: str) -> Dump:
     """Who can read the file, by its name."""
     name = plain_name(path)
-    if name in tables.CHECKPOINTS:
-        return tables.dump_checkpoint
-    return DUMPERS.get(os.path.splitext(name)[1])
+    dump = tables.dump_checkpoint if name in tables.CHECKPOINTS else DUMPERS.get(os.path.splitext(name)[1])
+    if dump is None:
+        raise click.UsageError(f"{path}: neither {', '.join(DUMPERS)} nor a checkpoint file")
+    return dump
 
 
 def _print(path: str, lines: Iterator[str], *, quiet: bool) -> int:

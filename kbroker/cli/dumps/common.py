@@ -59,9 +59,9 @@ def read_small(path: str) -> bytes | Damage:
 
 
 def parse_number(text: str) -> int | None:
-    """A decimal number of 64 bits, or None."""
+    """A decimal number of up to twenty digits, as in the names of segments; or None."""
     digits = text.removeprefix("-")
-    return int(text) if digits.isascii() and digits.isdigit() and len(digits) < 20 else None
+    return int(text) if digits.isascii() and digits.isdigit() and len(digits) <= 20 else None
 
 
 def time_text(timestamp: int) -> str:

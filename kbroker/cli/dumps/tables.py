@@ -1,4 +1,4 @@
-"""Dumps of producer snapshots and of the checkpoints, which are text."""
+"""Dumps of producer snapshots, of aborted transactions (.txnindex) and of the checkpoints, which are text."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ CHECKPOINTS = {
     "recovery-point-offset-checkpoint": ("topic", "partition", "offset"),
     "log-start-offset-checkpoint": ("topic", "partition", "offset"),
     "replication-offset-checkpoint": ("topic", "partition", "offset"),
+    "cleaner-offset-checkpoint": ("topic", "partition", "offset"),
 }
 
 _SNAPSHOT_HEAD = Struct(">hIi")  # version, CRC-32C of what follows it, number of entries
 # producer id, epoch, last sequence, last offset, offset delta, timestamp, coordinator epoch, first offset of its txn
 _PRODUCER = Struct(">qhiqiqiq")
+_ABORTED = Struct(">hqqqq")  # version, producer id, first and last offset, last stable offset
 
 
 def dump_snapshot(path: str, depth: Depth) -> Iterator[str]:
@@ -51,6 +53,27 @@ def dump_snapshot(path: str, depth: Depth) -> Iterator[str]:
     yield f"{count} producers"
 
 
+def dump_aborted(path: str, depth: Depth) -> Iterator[str]:
+    """The aborted transactions of a .txnindex file."""
+    data = read_small(path)
+    if isinstance(data, Damage):
+        yield data
+        return
+    whole = len(data) // _ABORTED.size * _ABORTED.size
+    for number, entry in enumerate(_ABORTED.iter_unpack(data[:whole])):
+        version, producer, first, last, stable = entry
+        if version != 0:
+            yield Damage(f"entry={number}: version {version}; only 0 is known")
+            return
+        yield f"producer={producer} offsets={first}..{last} last_stable_offset={stable}"
+        if not 0 <= first <= last:
+            yield Damage(f"entry={number}: from offset {first} to {last}")
+    if len(data) > whole:
+        yield Damage(
+            f"entry={whole // _ABORTED.size}: {len(data) - whole} bytes; an entry has {_ABORTED.size}"
+        )
+
+
 def dump_checkpoint(path: str, depth: Depth) -> Iterator[str]:
     """The lines of a checkpoint: `0`, their number, then fields set apart by a space, the last ones numbers."""
     fields = CHECKPOINTS[plain_name(path)]
@@ -61,8 +84,10 @@ def dump_checkpoint(path: str, depth: Depth) -> Iterator[str]:
     lines = data.decode("utf-8", "backslashreplace").split("\n")
     if lines[-1] == "":
         del lines[-1]
-    if not lines or lines[0] != "0":
-        yield Damage(f"line=1: version {shown(lines[0]) if lines else 'missing'}; only 0 is known")
+    if not lines:
+        return  # Kafka makes a checkpoint before it has something to write
+    if lines[0] != "0":
+        yield Damage(f"line=1: version {shown(lines[0])}; only 0 is known")
         return
     if len(lines) < 2 or parse_number(lines[1]) != len(lines) - 2:
         announced = shown(lines[1]) if len(lines) > 1 else "nothing"
