@@ -6,7 +6,8 @@ version. Knows nothing of requests.
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from kbroker.cluster.state import ClusterState, PartitionState, Topic
 from kbroker.errors import ErrorCode
@@ -18,73 +19,77 @@ from kbroker.protocol.messages.metadata import MetadataResponsePartition
 _LEAVES_OUT, _LISTENER_UNKNOWN, _LISTENER_KNOWN = range(3)
 
 
+class View(NamedTuple):
+    """How a client sees the brokers. Made by `TopicAnswers.view`: one object while nothing of it changes."""
+
+    reachable: frozenset[int]  # brokers that have the client's listener
+    known: frozenset[int]  # all that there are
+    kind: int
+
+
 class _Kept:
     """One topic's answer and what it was made of."""
 
-    __slots__ = ("kind", "known", "partitions", "reachable", "topic", "versions")
+    __slots__ = ("partitions", "plain", "topic", "versions", "view")
 
     def __init__(
-        self,
-        topic: Topic,
-        versions: list[int],
-        reachable: frozenset[int],
-        known: frozenset[int],
-        kind: int | None,
-        partitions: list[MetadataResponsePartition],
+        self, topic: Topic, versions: list[int], view: View, partitions: list[MetadataResponsePartition]
     ) -> None:
         self.topic = topic
         self.versions = versions  # of each partition: grows with every change of it
-        self.reachable = reachable
-        self.known = known  # the brokers that there are
-        self.kind = kind  # None: the same for every version
+        self.view = view
         self.partitions = partitions
+        self.plain = not any(each.error_code or each.offline_replicas for each in partitions)
+
+    def answers(self, topic: Topic, versions: list[int], view: View) -> bool:
+        """Whether it still is the answer. A plain one is the same in every version."""
+        return (
+            self.topic is topic
+            and self.versions == versions
+            and (self.view is view or (self.plain and self.view[:2] == view[:2]))
+        )
 
 
 class TopicAnswers:
     """The answers given last, by topic name. Bounded by the number of topics there are."""
 
-    __slots__ = ("_kept", "_lists")
+    __slots__ = ("_kept", "_lists", "_views")
 
     def __init__(self) -> None:
         self._kept: dict[str, _Kept] = {}
         self._lists: dict[tuple[int, ...], list[int]] = {}  # one list for equal sets of replicas
+        self._views: dict[View, View] = {}
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def partitions(
-        self, topic: Topic, state: ClusterState, reachable: Set[int], version: int
-    ) -> list[MetadataResponsePartition]:
-        """The answer about all partitions of `topic`, not to be changed. `reachable`: brokers the client can reach."""
+    def view(self, state: ClusterState, reachable: Iterable[int], version: int) -> View:
+        """How a client that reaches these brokers, and speaks this version of Metadata, sees them."""
         kind = _LEAVES_OUT if version == 0 else _LISTENER_UNKNOWN if version < 6 else _LISTENER_KNOWN
+        view = View(frozenset(reachable), frozenset(state.brokers), kind)
+        if len(self._views) > _VIEWS_MAX:
+            self._views.clear()
+        return self._views.setdefault(view, view)
+
+    def partitions(self, topic: Topic, state: ClusterState, view: View) -> list[MetadataResponsePartition]:
+        """The answer about all partitions of `topic`, not to be changed."""
         versions = [partition.version for partition in topic.partitions]
         kept = self._kept.get(topic.name)
-        if (
-            kept is not None
-            and kept.topic is topic
-            and kept.versions == versions
-            and kept.reachable == reachable
-            and kept.known == state.brokers.keys()
-            and kept.kind in (None, kind)
-        ):
-            return kept.partitions
-        partitions = [
-            self._partition(index, partition, state, reachable, kind)
-            for index, partition in enumerate(topic.partitions)
-        ]
-        plain = all(not (each.error_code or each.offline_replicas) for each in partitions)
-        made_of = (topic, versions, frozenset(reachable), frozenset(state.brokers))
-        self._keep(_Kept(*made_of, None if plain else kind, partitions), state)
-        return partitions
+        if kept is None or not kept.answers(topic, versions, view):
+            partitions = [
+                self._partition(index, partition, view) for index, partition in enumerate(topic.partitions)
+            ]
+            kept = _Kept(topic, versions, view, partitions)
+            self._keep(kept, state)
+        return kept.partitions
 
     def _keep(self, kept: _Kept, state: ClusterState) -> None:
         self._kept[kept.topic.name] = kept
         if len(self._kept) > len(state.topics):  # some are of topics that are gone
             self._kept = {name: each for name, each in self._kept.items() if name in state.topics}
 
-    def _partition(
-        self, index: int, partition: PartitionState, state: ClusterState, reachable: Set[int], kind: int
-    ) -> MetadataResponsePartition:
+    def _partition(self, index: int, partition: PartitionState, view: View) -> MetadataResponsePartition:
+        reachable, known, kind = view
         replicas, isr = partition.replicas, partition.isr
         error = ErrorCode.NONE
         leader = partition.leader
@@ -94,8 +99,8 @@ class TopicAnswers:
             replicas = tuple(replica for replica in replicas if replica in reachable)
             isr = tuple(replica for replica in isr if replica in reachable)
         if leader not in reachable:
-            known = kind == _LISTENER_KNOWN and leader in state.brokers
-            error = ErrorCode.LISTENER_NOT_FOUND if known else ErrorCode.LEADER_NOT_AVAILABLE
+            listens_not = kind == _LISTENER_KNOWN and leader in known
+            error = ErrorCode.LISTENER_NOT_FOUND if listens_not else ErrorCode.LEADER_NOT_AVAILABLE
             leader = NO_BROKER
         return MetadataResponsePartition(
             error_code=error,
@@ -116,5 +121,7 @@ class TopicAnswers:
         return found
 
 
+# Views kept: one for each listener and kind of client, and those of brokers that came and went.
+_VIEWS_MAX = 100
 # Distinct replica lists kept to be shared. Placements repeat; with so many of them sharing saves little anyway.
 _LISTS_MAX = 10_000

@@ -131,15 +131,15 @@ def _by_id(asked: list[MetadataRequestTopic]) -> bool:
 class _Answer:
     """The parts of one answer, from the state as it is now."""
 
-    __slots__ = ("_answers", "_reachable", "_request", "_rooms", "_state", "_topic_operations", "_version")
+    __slots__ = ("_answers", "_reachable", "_request", "_rooms", "_state", "_topic_operations", "_view")
 
     def __init__(self, rooms: Rooms, call: Call, request: MetadataRequest) -> None:
         self._rooms = rooms
         self._request = request
-        self._version = call.version
         self._state = rooms.cluster.state
         self._answers = remembered(rooms).topic_answers
         self._reachable = _reachable(self._state, call.listener)
+        self._view = self._answers.view(self._state, self._reachable, call.version)
         self._topic_operations = (
             TOPIC_OPERATIONS if request.include_topic_authorized_operations else OPERATIONS_NOT_ASKED
         )
@@ -183,7 +183,7 @@ class _Answer:
             name=topic.name,
             topic_id=topic.id.bytes,
             is_internal=topic.name in INTERNAL_TOPICS,
-            partitions=self._answers.partitions(topic, self._state, self._reachable.keys(), self._version),
+            partitions=self._answers.partitions(topic, self._state, self._view),
             topic_authorized_operations=self._topic_operations,
         )
 
