@@ -378,17 +378,60 @@ def scaling(bench: Bench, name: str) -> None:
         _scaling_step(bench, peer, "1")
         client.create_topic(peer.plain, "unused", 99)
         _scaling_step(bench, peer, "100")
-        before = machine.memory(peer.pid).pss
         client.create_topics(peer.plain, {f"unused-{i}": 100 for i in range(99)})
-        time.sleep(SETTLE_S)
-        bench.put(name, "partition_kb", (machine.memory(peer.pid).pss - before) / 9_900 / 1e3)
         _scaling_step(bench, peer, "10000")
         socks = generator.idle_connections(peer.plain, CONNECTIONS)
         _scaling_step(bench, peer, "conns")
         for sock in socks:
             sock.close()
     steps = ("1", "100", "10000", "conns")
-    bench.told(name, *(f"{what}_at_{n}" for what in ("request", "fetch") for n in steps), "partition_kb")
+    bench.told(name, *(f"{what}_at_{n}" for what in ("request", "fetch") for n in steps))
+
+
+def partitions(bench: Bench, name: str) -> None:
+    """What an idle partition costs: merely created, asked for its end, holding a record.
+
+    On a broker that has done little before: memory that a load had given back would hide the growth.
+    """
+    names = [f"idle-{i}" for i in range(100)]
+    count = 100 * len(names)
+    with running(bench.new_peer(name)) as peer:
+        client.create_topic(peer.plain, "first", 1)
+        _produce_one_to_each(peer.plain, ["first"], 1)  # code and tables are in memory now
+        grown = _Growth(peer)
+        client.create_topics(peer.plain, dict.fromkeys(names, 100))
+        bench.put(name, "partition_kb", grown.kb_for(count))
+        for one in names:
+            client.ends(peer.plain, one, 100)
+        asked_kb = grown.kb_for(count)
+        bench.put(name, "partition_asked_kb", asked_kb)
+        grown = _Growth(peer)
+        _produce_one_to_each(peer.plain, names[:20], 100)
+        bench.put(name, "partition_used_kb", asked_kb + grown.kb_for(2_000))
+    bench.told(name, "partition_kb", "partition_asked_kb", "partition_used_kb")
+
+
+class _Growth:
+    """What a broker's memory grew by since this was made."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        time.sleep(SETTLE_S)
+        self._before = machine.memory(peer.pid).pss
+
+    def kb_for(self, things: int) -> float:
+        time.sleep(SETTLE_S)
+        return (machine.memory(self._peer.pid).pss - self._before) / things / 1e3
+
+
+def _produce_one_to_each(address: Address, names: list[str], partitions: int) -> None:
+    record = frames.batch(1, 100).data
+    with address.connect() as sock:
+        for name in names:
+            for partition in range(partitions):
+                sock.sendall(frames.produce(name, partition, record))
+                if error := frames.produce_error(name, client.read_answer(sock)):
+                    raise RuntimeError(f"Produce answered error {error}")
 
 
 def _scaling_step(bench: Bench, peer: Peer, step: str) -> None:
@@ -420,12 +463,16 @@ def fsync(bench: Bench, name: str) -> None:
                 most = bench.requests_max(len(batch.data))
                 run = produced(peer.plain, of_round, batch, seconds=bench.seconds, requests_max=most)
                 _put_rate(bench, peer, "fsync_produce", run, meter)
+                in_flight = PARTITIONS * IN_FLIGHT
+                appends = machine.grouped_appends(bare, batch.data, seconds=bench.seconds, group=in_flight)
+                bench.put(name, "bare_produce", appends * len(batch.data) / MB)
             with topic(peer, f"fsync-sync-{i}", PARTITIONS) as of_round:
                 bench.put(name, "bare_synced", machine.synced_appends(bare, record, seconds=bench.seconds))
                 _sync(bench, peer, of_round, "fsync_sync16", sync_frames(of_round, 16))
                 bench.put(name, "bare_grouped", machine.grouped_appends(bare, record, seconds=bench.seconds))
     bench.told(
         name,
+        "bare_produce",
         "fsync_produce",
         "fsync_produce_cpu",
         "fsync_sync16",
@@ -436,12 +483,13 @@ def fsync(bench: Bench, name: str) -> None:
 
 
 # What Kafka has no counterpart to.
-KBROKER_ONLY = frozenset({"scaling", "fsync"})
+KBROKER_ONLY = frozenset({"scaling", "partitions", "fsync"})
 
 FRESH: dict[str, Callable[[Bench, str], None]] = {
     "start": start_up,
     "memory": memory,
     "scaling": scaling,
+    "partitions": partitions,
     "fsync": fsync,
 }
 LOADED: dict[str, Callable[[Bench, Peer], None]] = {

@@ -72,6 +72,9 @@ METRICS = (
         against="bare_synced",
     ),
     _less("fsync_sync16_cpu", "the same: server CPU", "us/request", digits=1),
+    _more(
+        "bare_produce", "bare loop: 30 appends of 64 KiB, then four threads fdatasync the six files", "MB/s"
+    ),
     _more("bare_synced", "bare loop: four threads append and fdatasync, six files", "appends/s"),
     _more("bare_grouped", "bare loop: 16 appends, then four threads fdatasync the six files", "appends/s"),
     _less("request_at_1", "sync produce with 1 partition in the broker: server CPU", "us/request", digits=1),
@@ -82,7 +85,15 @@ METRICS = (
     _less("fetch_at_100", "with 100 partitions", "us/request", digits=1),
     _less("fetch_at_10000", "with 10,000 partitions", "us/request", digits=1),
     _less("fetch_at_conns", "with 10,000 partitions and 2,000 idle connections", "us/request", digits=1),
-    _less("partition_kb", "memory per idle partition", "KB", limit=4.0, digits=2),
+    _less("partition_kb", "memory per idle partition that was created", "KB", limit=4.0, digits=2),
+    _less(
+        "partition_asked_kb",
+        "memory per idle partition that was asked for its end",
+        "KB",
+        limit=4.0,
+        digits=2,
+    ),
+    _less("partition_used_kb", "memory per idle partition that holds a record", "KB", limit=4.0, digits=2),
     _less("connection_kb", "memory per idle connection", "KB", limit=3.0, digits=2),
 )
 
