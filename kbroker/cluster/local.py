@@ -263,9 +263,8 @@ class LocalLog:
         file = self._disk.open(path, create=True)
         if file.size:
             file.truncate(0)
-        file.append([journal.JOURNAL_HEADER])
+        file.append([journal.JOURNAL_HEADER])  # synced with the first group; torn, it is written again
         if self._fsync:
-            file.sync()
             self._disk.sync_dir(self._folder)
         return file
 

@@ -57,6 +57,8 @@ class CuttingDisk:
         disk = CuttingDisk()
         disk.folders = set(self.folders if names_kept else self.safe_folders)
         for path, data in (self.names if names_kept else self.safe_names).items():
+            if path.rpartition("/")[0] not in disk.folders:
+                continue
             kept = disk.names[path] = Bytes()
             if data.now.startswith(data.safe):
                 unsynced = data.now[len(data.safe) :]
