@@ -24,7 +24,14 @@ from kbroker.protocol.messages.fetch import (
     SnapshotId,
 )
 from kbroker.protocol.messages.list_offsets import ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic
-from kbroker.protocol.messages.metadata import Cursor, DescribeTopicPartitionsRequest, MetadataRequest
+from kbroker.protocol.messages.metadata import (
+    Cursor,
+    DescribeTopicPartitionsRequest,
+    MetadataRequest,
+    MetadataResponse,
+    MetadataResponsePartition,
+    MetadataResponseTopic,
+)
 from kbroker.protocol.messages.produce import PartitionProduceData, ProduceRequest, TopicProduceData
 from kbroker.protocol.messages.security import SaslAuthenticateRequest
 from kbroker.protocol.messages.topics import DeleteTopicsRequest, DeleteTopicState
@@ -221,6 +228,19 @@ def test_long_arrays_have_long_counts():
     message = ListOffsetsRequest(topics=[ListOffsetsTopic(name="t", partitions=partitions)])
     for version in (4, 6):
         assert message == decode(ListOffsetsRequest, version, memoryview(body_of(message, version)))
+
+
+@pytest.mark.parametrize("version", [8, 12])
+def test_replica_lists_of_any_length_and_in_any_number_come_back(version):
+    """Each combination of lengths has a layout of its own; they are kept up to a limit."""
+    partitions = [
+        MetadataResponsePartition(partition_index=i, replica_nodes=[i] * (i % 40), isr_nodes=[7] * (i // 40))
+        for i in range(1_200)
+    ]
+    partitions.append(MetadataResponsePartition(replica_nodes=[1] * 127, isr_nodes=[2] * 20_000))
+    message = MetadataResponse(topics=[MetadataResponseTopic(name="t", partitions=partitions)])
+
+    assert message == decode(MetadataResponse, version, memoryview(body_of(message, version)))
 
 
 def test_versions_that_do_not_exist_are_refused():
