@@ -6,8 +6,9 @@ answers, and commands.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kbroker.cluster.commands import AlterConfigs, ConfigChange
@@ -36,6 +37,10 @@ from kbroker.server.rooms import Call, Rooms
 if TYPE_CHECKING:
     from kbroker.config.describe import ConfigRow  # read when somebody asks for rows
 
+# Times that a request may ask for one resource. A few broker resources more would be answered by a thousand times the
+# bytes of the request; clients name each once, or once for each of some keys.
+TIMES_MAX = 10
+_BROKER_ID = re.compile(r"-?[0-9]+")
 ALL_BROKERS = ""  # the resource that holds what every broker takes where it has no value of its own
 
 
@@ -52,55 +57,82 @@ def handle_describe_configs(
     Not done: broker loggers, groups, client metrics (INVALID_REQUEST).
     v1 sources and synonyms (KIP-226) · v3 types and documentation (KIP-569) · v4 flexible
     """
-    return DescribeConfigsResponse(results=[_described(rooms, request, each) for each in request.resources])
+    rows = _Rows(rooms, request)
+    times = Counter((each.resource_type, each.resource_name) for each in request.resources)
+    return DescribeConfigsResponse(
+        results=[
+            _described(rows, each, times[each.resource_type, each.resource_name])
+            for each in request.resources
+        ]
+    )
 
 
-def _described(
-    rooms: Rooms, request: DescribeConfigsRequest, asked: DescribeConfigsResource
-) -> DescribeConfigsResult:
+def _described(rows: _Rows, asked: DescribeConfigsResource, times: int) -> DescribeConfigsResult:
     result = DescribeConfigsResult(
         resource_type=asked.resource_type, resource_name=asked.resource_name, error_message=""
     )
     try:
-        rows = _rows(rooms, asked.resource_type, asked.resource_name)
+        if times > TIMES_MAX:
+            raise KafkaError(ErrorCode.INVALID_REQUEST, f"A resource may be named {TIMES_MAX} times.")
+        result.configs = rows.of(asked)
     except KafkaError as error:
         result.error_code, result.error_message = error.code, reason(error)
-        return result
-    keys = set(asked.configuration_keys or ())
-    result.configs = [
-        _result(row, synonyms=request.include_synonyms, documentation=request.include_documentation)
-        for row in rows
-        if not keys or row.name in keys
-    ]
     return result
 
 
-def _rows(rooms: Rooms, kind: int, name: str) -> Sequence[ConfigRow]:
-    state = rooms.cluster.state
-    if kind == ResourceType.TOPIC:
-        check_topic_name(name)
-        if name not in state.topics:
-            raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
-        return rooms.settings.describe_topic(state.topic_config(name))
-    if kind == ResourceType.BROKER:
+class _Rows:
+    """The rows that one request asks for. Equal ones are made once: many topics have the same configs."""
+
+    def __init__(self, rooms: Rooms, request: DescribeConfigsRequest) -> None:
+        self._rooms = rooms
+        self._request = request
+        self._made: dict[tuple[object, ...], list[DescribeConfigsResourceResult]] = {}
+
+    def of(self, asked: DescribeConfigsResource) -> list[DescribeConfigsResourceResult]:
+        """The rows of a resource, not to be changed; KafkaError where there is none."""
+        keys = frozenset(asked.configuration_keys or ())
+        kind, name = asked.resource_type, asked.resource_name
+        if kind == ResourceType.TOPIC:
+            overrides = self._overrides(name)
+            values = frozenset(overrides.items())
+            return self._rows(
+                (kind, values, keys), keys, lambda: self._rooms.settings.describe_topic(overrides)
+            )
+        if kind != ResourceType.BROKER:
+            raise KafkaError(ErrorCode.INVALID_REQUEST, f"Resources of type {kind} have no configs here.")
         if name == ALL_BROKERS:
-            return rooms.settings.describe_all_brokers()
-        _check_broker(rooms, name)
-        return rooms.settings.describe_broker()
-    raise KafkaError(ErrorCode.INVALID_REQUEST, f"Resources of type {kind} have no configs here.")
+            return self._rows((kind, name, keys), keys, self._rooms.settings.describe_all_brokers)
+        _check_broker(self._rooms, name)
+        return self._rows((kind, name, keys), keys, self._rooms.settings.describe_broker)
+
+    def _overrides(self, topic: str) -> Mapping[str, str]:
+        state = self._rooms.cluster.state
+        check_topic_name(topic)
+        if topic not in state.topics:
+            raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+        return state.topic_config(topic)
+
+    def _rows(
+        self, made_of: tuple[object, ...], keys: frozenset[str], describe: Callable[[], list[ConfigRow]]
+    ) -> list[DescribeConfigsResourceResult]:
+        made = self._made.get(made_of)
+        if made is None:
+            synonyms, documentation = self._request.include_synonyms, self._request.include_documentation
+            made = self._made[made_of] = [
+                _result(row, synonyms=synonyms, documentation=documentation)
+                for row in describe()
+                if not keys or row.name in keys
+            ]
+        return made
 
 
 def _check_broker(rooms: Rooms, name: str) -> None:
-    try:
-        broker = int(name)
-    except ValueError:
-        raise KafkaError(
-            ErrorCode.INVALID_REQUEST, f"Broker id must be an integer, but it is: {name}"
-        ) from None
-    if broker != rooms.node_id:
+    if not _BROKER_ID.fullmatch(name):
+        raise KafkaError(ErrorCode.INVALID_REQUEST, f"Broker id must be an integer, but it is: {name}")
+    if name != str(rooms.node_id):
         raise KafkaError(
             ErrorCode.INVALID_REQUEST,
-            f"This is broker {rooms.node_id}: send it to broker {broker}, or name no broker for all of them.",
+            f"This is broker {rooms.node_id}: send it to broker {name}, or name no broker for all of them.",
         )
 
 

@@ -205,6 +205,11 @@ def _by_index(assignments: Iterable[CreatableReplicaAssignment]) -> dict[int, li
 
 def _checked_replicas(state: ClusterState, brokers: Sequence[int], factor: int | None) -> Replicas:
     """A partition's replicas as a client wants them. `factor`: how many the topic's other partitions have."""
+    if len(brokers) > len(state.brokers):  # first: a list may be a million long
+        raise KafkaError(
+            ErrorCode.INVALID_REPLICA_ASSIGNMENT,
+            f"The manual partition assignment includes {len(brokers)} replicas for {len(state.brokers)} broker(s).",
+        )
     check_assignment(brokers, state.brokers)
     if factor is not None and len(brokers) != factor:
         raise KafkaError(

@@ -84,12 +84,33 @@ async def test_resources_are_answered_in_order_also_twice(house):
     assert [["retention.ms"], [], ["segment.ms"]] == [[each.name for each in one.configs] for one in results]
 
 
+async def test_a_small_request_has_no_huge_answer(house):
+    """A broker's description is a thousand times as long as its name."""
+    results = await describe(house, *[(BROKER, "1", None)] * 1000, (TOPIC, "t", None))
+
+    assert {ErrorCode.INVALID_REQUEST} == {each.error_code for each in results[:-1]}
+    assert ErrorCode.NONE == results[-1].error_code
+
+
+async def test_topics_of_equal_configs_are_described_once(house):
+    """A console asks for all of ten thousand topics."""
+    for name in ("a", "b"):
+        house.create(name)
+
+    one, two, other = await describe(house, (TOPIC, "a", None), (TOPIC, "b", None), (TOPIC, "t", None))
+
+    assert one.configs is two.configs
+    assert other.configs is not one.configs
+
+
 @pytest.mark.parametrize(
     "kind, name, error",
     [
         (TOPIC, "no", ErrorCode.UNKNOWN_TOPIC_OR_PARTITION),
         (TOPIC, "a b", ErrorCode.INVALID_TOPIC_EXCEPTION),
         (TOPIC, "", ErrorCode.INVALID_TOPIC_EXCEPTION),
+        (BROKER, "0x1", ErrorCode.INVALID_REQUEST),
+        (BROKER, " 1", ErrorCode.INVALID_REQUEST),
         (BROKER, "2", ErrorCode.INVALID_REQUEST),
         (BROKER, "-1", ErrorCode.INVALID_REQUEST),
         (BROKER, "x", ErrorCode.INVALID_REQUEST),

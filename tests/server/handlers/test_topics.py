@@ -209,6 +209,7 @@ async def test_too_many_partitions_refuse_the_whole_request(house):
         ([(0, [-1])], "broker -1"),
         ([(0, [1, 1])], "broker 1 more than once"),
         ([(0, [])], "empty replica list"),
+        ([(0, [*range(100_000), 7])], "100001 replicas"),
         ([(0, [1]), (2, [1])], "numbered from 0"),
         ([(1, [1])], "numbered from 0"),
         ([(-1, [1])], "numbered from 0"),
