@@ -88,8 +88,7 @@ def check_produced(
     The view is written to where a sender claims what only a broker may say: times of append, a wrong maximum timestamp.
     """
     batch = check_header(view, config)
-    if walk or _careful(batch, config, now_ms):
-        check_records(batch, config, now_ms, topic_partition, decompressed_max)
+    check_records(batch, config, now_ms, topic_partition, decompressed_max, walk)
     return batch
 
 
@@ -124,11 +123,14 @@ def check_records(
     now_ms: int,
     topic_partition: object = "",
     decompressed_max: int = compression.DECOMPRESSED_BYTES_MAX,
+    walk: bool = True,
 ) -> None:
     """The batch's records, without a pause."""
     if batch.attributes & CODEC_MASK or _careful(batch, config, now_ms):
-        for _ in check_slices(batch, config, now_ms, topic_partition, decompressed_max):
+        for _ in check_slices(batch, config, now_ms, topic_partition, decompressed_max, walk):
             pass
+        return
+    if not walk:
         return
     view, count = batch.view, batch.count
     try:
@@ -150,6 +152,7 @@ def check_slices(
     now_ms: int,
     topic_partition: object = "",
     decompressed_max: int = compression.DECOMPRESSED_BYTES_MAX,
+    walk: bool = True,
 ) -> Iterator[None]:
     """The batch's records in slices: a pause at each `yield`, in which the view must stay as it is.
 
@@ -158,6 +161,8 @@ def check_slices(
     examine = (
         _Examination(batch, config, now_ms, topic_partition) if _careful(batch, config, now_ms) else None
     )
+    if examine is None and not walk:
+        return
     if batch.codec == compression.NONE:
         yield from _walk_slices(batch.view, HEADER_BYTES, batch.count, examine)
     else:
@@ -209,7 +214,7 @@ def _walk(data: memoryview, position: int, count: int) -> int:
             raise invalid("record of negative length")
         if byte > 0x7F:
             second = data[position + 1]
-            if 0 < second < 0x80:
+            if second < 0x80 and second:
                 # zigzag: half of the 14 bits, and 2 bytes for the length itself; 62 = 0x80 / 2 - 2
                 position += (byte >> 1) + (second << 6) - 62
             else:

@@ -311,6 +311,8 @@ def test_without_the_walk_keys_and_times_still_count():
     keyless = build_batch([record(b"v", timestamp=NOW)])
 
     assert ErrorCode.INVALID_RECORD == code_of(keyless, COMPACTED, walk=False)
+    assert [] == list(check_slices(view_of(many(2 * SLICE_RECORDS)), CONFIG, NOW, walk=False))
+    assert [] != list(check_slices(view_of(many(2 * SLICE_RECORDS)), COMPACTED, NOW, walk=False))
     assert ErrorCode.INVALID_TIMESTAMP == code_of(at(NOW + 2 * HOUR), walk=False)
 
 
