@@ -147,7 +147,7 @@ class ApacheKafka:
     def end(self) -> None:
         if self._broker is not None:
             if self._broker.pid and not alive(self):
-                sys.stderr.write(self._broker.log_text()[-4000:])
+                sys.stderr.write(self._broker.log_text()[-2000:])
             self._broker.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -212,7 +212,7 @@ class Kbroker:
                 self._process.wait()
             if self._process.returncode not in (0, -15):
                 log = (self._folder / "kbroker.log").read_text(errors="replace")
-                sys.stderr.write(f"kbroker ended with {self._process.returncode}:\n{log[-4000:]}\n")
+                sys.stderr.write(f"kbroker ended with {self._process.returncode}:\n{log[-2000:]}\n")
             self._process = None
         shutil.rmtree(self._folder, ignore_errors=True)
 

@@ -352,7 +352,8 @@ def _until_produced(peer: Peer, frame: bytes) -> None:
         except OSError:
             pass  # not listening yet
         time.sleep(0.005)
-    raise RuntimeError(f"{peer.name} acknowledged nothing within 60 s of its start")
+    what = "acknowledged nothing within 60 s of its start" if alive(peer) else "ended by itself"
+    raise RuntimeError(f"{peer.name} {what}")
 
 
 def memory(bench: Bench, name: str) -> None:
