@@ -67,6 +67,7 @@ bench: $(DEV_STAMP)  ## kbroker and Apache Kafka in turn, as ratios (needs Java)
 	$(BIN)/python -m bench $(ARGS)
 
 clean:  ## remove the environment, caches and build results
+	@chmod -R u+w .cache 2>/dev/null || true
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
