@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from tools import kafka
 
 DRIVERS = Path(__file__).parent / "drivers"
 CACHE = Path(__file__).resolve().parents[2] / ".cache" / "compat"  # helper programs, built once per source
+GO_MIN = (1, 26)  # as drivers/go/go.mod says
 BUILD_S_MAX = 300  # downloads included
 ALL_CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
 
@@ -31,6 +33,7 @@ EVERYTHING = frozenset(
         "timestamps",  # the user may set a record's timestamp
         "record headers",  # a record's own headers, not one set for a whole call
         "null headers",  # a header's value may be null
+        "tells null",  # null and empty differ in what it reads
         "idempotent",
         "tiny",  # a request per record, several in flight
         "consume",  # from an assigned partition, without a group
@@ -55,7 +58,9 @@ class Spec:
     argv: Callable[[], list[str]]
     can: frozenset[str] = EVERYTHING
     codecs: tuple[str, ...] = ALL_CODECS
-    versions: Mapping[str, int] = field(default_factory=dict)  # what it negotiates with us and with Kafka 4.3
+    versions: Mapping[str, set[int]] = field(
+        default_factory=dict
+    )  # what it negotiates with us and with Kafka 4.3
 
 
 def _python(script: str, module: str, package: str) -> Callable[[], list[str]]:
@@ -85,6 +90,41 @@ def _java() -> list[str]:
     return [command[0], "-XX:TieredStopAtLevel=1", *command[1:]]
 
 
+def _go(client: str) -> Callable[[], list[str]]:
+    def argv() -> list[str]:
+        found = shutil.which("go") is not None and _go_version() >= GO_MIN
+        require("go", f"install Go {'.'.join(map(str, GO_MIN))} or newer", found=found)
+        sources = sorted((DRIVERS / "go").glob("*.*"))
+        built = _built(
+            "go", sources, lambda out: ["go", "build", "-o", str(out / "driver"), "."], DRIVERS / "go"
+        )
+        return [str(built / "driver"), client]
+
+    return argv
+
+
+def _go_version() -> tuple[int, ...]:
+    told = subprocess.run(["go", "env", "GOVERSION"], capture_output=True, text=True, timeout=30).stdout
+    found = re.match(r"go(\d+)\.(\d+)", told)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def _node(script: str) -> Callable[[], list[str]]:
+    def argv() -> list[str]:
+        node = require("node", "apt-get install nodejs npm")
+        npm = require("npm", "apt-get install nodejs npm")
+        sources = sorted((DRIVERS / "node").glob("*.js*"))
+
+        def install(out: Path) -> list[str]:
+            for source in sources:
+                shutil.copy(source, out)
+            return [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(out)]
+
+        return [node, str(_built("node", sources, install) / script)]
+
+    return argv
+
+
 def _built(name: str, sources: list[Path], command: Callable[[Path], list[str]], cwd: Path = DRIVERS) -> Path:
     """The folder where `command(folder)` built a helper from `sources`: once for each state of them."""
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
@@ -108,26 +148,53 @@ CLIENTS = {
                 *("committed", "tls", "recorded"),
             }
         ),
-        versions={"Produce": 7, "Fetch": 11, "Metadata": 4},
+        versions={"Produce": {7}, "Fetch": {11}, "Metadata": {4}},
     ),
     "kafka-python": Spec(
         _python("kafka_python_driver.py", "kafka", "kafka-python python-snappy lz4 zstandard"),
         can=EVERYTHING - {"null headers"} | RESTART,
-        versions={"Produce": 9, "Fetch": 12, "Metadata": 13},
+        versions={"Produce": {9}, "Fetch": {12}, "Metadata": {13}},
     ),
     "confluent": Spec(
         _python("confluent_driver.py", "confluent_kafka", "confluent-kafka"),
         can=EVERYTHING | RESTART,
-        versions={"Produce": 10, "Fetch": 16, "Metadata": 13},
+        versions={"Produce": {10}, "Fetch": {16}, "Metadata": {13}},
     ),
     "aiokafka": Spec(
         _python("aiokafka_driver.py", "aiokafka", "aiokafka cramjam"),
-        versions={"Produce": 7, "Fetch": 11, "Metadata": 5},
+        versions={"Produce": {7}, "Fetch": {11}, "Metadata": {5}},
     ),
     "java": Spec(
         _java,
         can=EVERYTHING | RESTART,
-        versions={"Produce": 13, "Fetch": 18, "Metadata": 13},
+        versions={"Produce": {13}, "Fetch": {18}, "Metadata": {13}},
+    ),
+    "franz-go": Spec(
+        _go("franz-go"),
+        can=EVERYTHING | RESTART,
+        versions={"Produce": {13}, "Fetch": {18}, "Metadata": {13}},
+    ),
+    "sarama": Spec(
+        _go("sarama"),
+        versions={"Produce": {10}, "Fetch": {12}, "Metadata": {11}},
+    ),
+    "kafka-go": Spec(
+        _go("kafka-go"),
+        can=EVERYTHING
+        - {"delete_records", "idempotent", "tiny", "null headers", "tells null", "out of range"},
+        versions={"Produce": {8}, "Fetch": {10}, "Metadata": {6, 8}},
+    ),
+    "kafkajs": Spec(
+        _node("kafkajs_driver.js"),
+        can=EVERYTHING - {"consume", "committed", "tiny", "null headers"},  # it consumes in groups only
+        codecs=("none", "gzip", "snappy"),
+        versions={"Produce": {7}, "Metadata": {6}},
+    ),
+    "platformatic": Spec(
+        _node("platformatic_driver.js"),
+        can=EVERYTHING - {"tiny"},
+        codecs=("none", "gzip", "snappy", "lz4"),  # zstd from Node 22.15 on
+        versions={"Produce": {11}, "Fetch": {17}, "Metadata": {12}},
     ),
 }
 
