@@ -1,0 +1,183 @@
+"""Each API in each version, through the codec: requests as they arrive, answers as they leave, good ones and refusals."""
+
+import pytest
+
+from kbroker.protocol.codec import decode, encode
+from kbroker.protocol.frames import decode_response, encode_response
+from kbroker.protocol.messages import REQUESTS, RESPONSES
+from kbroker.protocol.messages import api_versions as av
+from kbroker.protocol.messages import cluster as cl
+from kbroker.protocol.messages import configs as cf
+from kbroker.protocol.messages import groups as gr
+from kbroker.protocol.messages import list_offsets as lo
+from kbroker.protocol.messages import metadata as md
+from kbroker.protocol.messages import producers as pr
+from kbroker.protocol.messages import topics as tp
+from kbroker.server.dispatch import APIS
+from tests.support.rooms import House
+
+TOPIC, BROKER = 2, 4
+
+
+def metadata(version):
+    yield md.MetadataRequest(topics=[] if version == 0 else None)
+    yield md.MetadataRequest(topics=[md.MetadataRequestTopic(name=name) for name in ("t", "new", "a b")])
+    yield md.MetadataRequest(
+        topics=[md.MetadataRequestTopic(name="no")],
+        allow_auto_topic_creation=version < 4,
+        include_topic_authorized_operations=version >= 8,
+        include_cluster_authorized_operations=8 <= version <= 10,
+    )
+    if version >= 10:
+        yield md.MetadataRequest(topics=[md.MetadataRequestTopic(name=None, topic_id=bytes(range(16)))])
+        yield md.MetadataRequest(topics=[md.MetadataRequestTopic(name=None)])
+
+
+def find_coordinator(version):
+    if version >= 4:
+        for key_type in (0, 1, 2):
+            yield gr.FindCoordinatorRequest(coordinator_keys=["a", "b"], key_type=key_type)
+        return
+    for key_type in (0, 1) if version else (0,):
+        yield gr.FindCoordinatorRequest(key="a", key_type=key_type)
+
+
+def api_versions(version):
+    yield av.ApiVersionsRequest(client_software_name="a", client_software_version="1")
+    if version >= 3:
+        yield av.ApiVersionsRequest()
+
+
+def create_topics(version):
+    yield tp.CreateTopicsRequest(
+        topics=[
+            tp.CreatableTopic(name=name, num_partitions=2, replication_factor=1)
+            for name in ("new", "t", "a b")
+        ],
+        validate_only=True,
+    )
+
+
+def delete_topics(version):
+    if version >= 6:
+        yield tp.DeleteTopicsRequest(
+            topics=[
+                tp.DeleteTopicState(name="t"),
+                tp.DeleteTopicState(name="no"),
+                tp.DeleteTopicState(),
+                tp.DeleteTopicState(topic_id=bytes(range(16))),
+            ]
+        )
+    else:
+        yield tp.DeleteTopicsRequest(topic_names=["t", "no"])
+
+
+def create_partitions(version):
+    yield tp.CreatePartitionsRequest(
+        topics=[tp.CreatePartitionsTopic(name=name, count=3, assignments=None) for name in ("t", "no")]
+    )
+
+
+def delete_records(version):
+    partitions = [tp.DeleteRecordsPartition(partition_index=index, offset=-1) for index in (0, 9)]
+    yield tp.DeleteRecordsRequest(topics=[tp.DeleteRecordsTopic(name="t", partitions=partitions)])
+
+
+def init_producer_id(version):
+    yield pr.InitProducerIdRequest(transactional_id=None)
+    yield pr.InitProducerIdRequest(transactional_id="a")
+
+
+def offset_for_leader_epoch(version):
+    partitions = [lo.OffsetForLeaderPartition(partition=index, leader_epoch=0) for index in (0, 9)]
+    yield lo.OffsetForLeaderEpochRequest(topics=[lo.OffsetForLeaderTopic(topic="t", partitions=partitions)])
+
+
+def describe_configs(version):
+    yield cf.DescribeConfigsRequest(
+        resources=[
+            cf.DescribeConfigsResource(resource_type=kind, resource_name=name, configuration_keys=None)
+            for kind, name in ((TOPIC, "t"), (TOPIC, "no"), (BROKER, "1"), (BROKER, ""), (99, ""))
+        ],
+        include_synonyms=True,
+        include_documentation=version >= 3,
+    )
+
+
+def alter_configs(version):
+    yield cf.AlterConfigsRequest(
+        resources=[
+            cf.AlterConfigsResource(
+                resource_type=TOPIC,
+                resource_name=name,
+                configs=[cf.AlterableConfig(name="retention.ms", value="1")],
+            )
+            for name in ("t", "no")
+        ]
+    )
+
+
+def incremental_alter_configs(version):
+    yield cf.IncrementalAlterConfigsRequest(
+        resources=[
+            cf.IncrementalAlterConfigsResource(
+                resource_type=TOPIC,
+                resource_name=name,
+                configs=[
+                    cf.IncrementalAlterableConfig(name="retention.ms", config_operation=0, value="1"),
+                    cf.IncrementalAlterableConfig(name="segment.ms", config_operation=1, value=None),
+                ],
+            )
+            for name in ("t", "no")
+        ]
+    )
+
+
+def describe_log_dirs(version):
+    yield cl.DescribeLogDirsRequest(topics=None)
+    yield cl.DescribeLogDirsRequest(topics=[cl.DescribableLogDirTopic(topic="t", partitions=[0, 9])])
+
+
+def describe_cluster(version):
+    for endpoint_type in (1, 2) if version else (1,):
+        yield cl.DescribeClusterRequest(endpoint_type=endpoint_type)
+
+
+REQUESTS_OF = {
+    3: metadata,
+    10: find_coordinator,
+    18: api_versions,
+    19: create_topics,
+    20: delete_topics,
+    21: delete_records,
+    22: init_producer_id,
+    23: offset_for_leader_epoch,
+    32: describe_configs,
+    33: alter_configs,
+    35: describe_log_dirs,
+    37: create_partitions,
+    44: incremental_alter_configs,
+    60: describe_cluster,
+}
+EVERY = [
+    (key, version) for key in REQUESTS_OF for version in range(APIS[key].served[0], APIS[key].served[1] + 1)
+]
+
+
+@pytest.mark.parametrize("key, version", EVERY)
+async def test_requests_and_answers_fit_their_version(tmp_path, key, version):
+    house = House(tmp_path)
+    house.open_disk()
+    house.create("t", 2)
+
+    for request in REQUESTS_OF[key](version):
+        sent = b"".join(map(bytes, encode(request, version)))
+        arrived = decode(REQUESTS[key], version, memoryview(sent), 0, len(sent))
+        answer = await house.ask(APIS[key].handler, arrived, version=version)
+
+        left = encode_response(answer, version, 7)
+        frame = left if isinstance(left, bytes) else b"".join(map(bytes, left))
+        correlation_id, seen = decode_response(RESPONSES[key], version, memoryview(frame)[4:])
+
+        assert (7, len(frame) - 4) == (correlation_id, int.from_bytes(frame[:4], "big"))
+        assert encode(seen, version) == encode(answer, version)
