@@ -276,14 +276,18 @@ def _records(node: Node, topic: str, only: int | None) -> list[Record]:
 
 
 def _call(version: int) -> Call:
-    return Call(
-        version=version,
-        client_id="kbroker.testing",
-        listener="PLAINTEXT",
-        principal="User:ANONYMOUS",
-        peer="embedded",
-        arrival=0.0,
-    )
+    return Call(version, _EMBEDDED)
+
+
+class _Embedded:
+    """Who asks when the test does."""
+
+    listener = "PLAINTEXT"
+    principal = "User:ANONYMOUS"
+    client_id: str | None = "kbroker.testing"
+
+
+_EMBEDDED = _Embedded()
 
 
 def _raise_if_refused(result: Any) -> None:

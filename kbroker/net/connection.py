@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 from kbroker.errors import ProtocolError
 from kbroker.net.buffers import Buffers
+from kbroker.protocol.frames import encode_response
+from kbroker.protocol.wire import Message
 from kbroker.seams import Buffer, Net, Threads
 from kbroker.storage.log import Region
 from kbroker.turn import Turn
@@ -46,6 +48,9 @@ class Stream(Protocol):
     def recv_into(self, view: memoryview) -> int:
         """Bytes read into `view`; 0: the peer ended."""
 
+    def send_one(self, piece: bytes) -> int:
+        """`send([piece])`."""
+
     def send(self, pieces: list[Buffer]) -> int:
         """Send what goes; bytes sent. After BlockingIOError the next call has the same bytes in front."""
 
@@ -61,12 +66,13 @@ class Stream(Protocol):
 class Plain:
     """A plain socket as a Stream."""
 
-    __slots__ = ("_sock", "recv_into")
+    __slots__ = ("_sock", "recv_into", "send_one")
     copies = False  # a memory map may be sent as it is: only the kernel reads it
 
     def __init__(self, sock: Any) -> None:
         self._sock = sock
         self.recv_into: Callable[[memoryview], int] = sock.recv_into
+        self.send_one: Callable[[bytes], int] = sock.send
 
     def send(self, pieces: list[Buffer]) -> int:
         """Send what goes in one call."""
@@ -87,28 +93,51 @@ class Plain:
     def close(self) -> None:
         """Close the socket."""
         self._sock.close()
-        del self.recv_into
+        del self.recv_into, self.send_one  # they hold the socket
 
 
 class Slot:
-    """An answer that somebody still has to give; it keeps its place in the connection's order."""
+    """A response that somebody still has to give; it keeps its request's place in the connection's order.
 
-    __slots__ = ("answer", "connection")
+    A handler makes it, the dispatcher binds it, and `fill` may come before or after that, once. `on_lost` is called
+    if the connection ends first.
+    """
 
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self.answer: Answer | None = None
+    __slots__ = ("answer", "connection", "correlation_id", "on_lost", "response", "version")
 
-    def fill(self, answer: Answer) -> None:
-        """Give the answer; it is sent at the end of this turn if those before it are there. Once."""
+    def __init__(self, on_lost: Callable[[], None] | None = None) -> None:
+        self.answer: Answer | None = None  # encoded, ready to leave
+        self.response: Message | None = None  # given before the slot was bound
+        self.connection: Connection | None = None
+        self.on_lost = on_lost
+        self.version = self.correlation_id = 0
+
+    def bind(self, connection: Connection, version: int, correlation_id: int) -> None:
+        """Whose response this is, and how it is encoded."""
+        self.connection, self.version, self.correlation_id = connection, version, correlation_id
+        if self.response is not None:
+            self.fill(self.response)
+
+    def fill(self, response: Message) -> None:
+        """Give the response; it is sent at the end of this turn if those before it are there."""
+        connection = self.connection
+        if connection is None:
+            self.response = response
+        elif connection.open:
+            self.fill_bytes(encode_response(response, self.version, self.correlation_id))
+
+    def fill_bytes(self, answer: Answer) -> None:
+        """The same with a whole encoded frame; the slot is bound."""
         self.answer = answer
         connection = self.connection
+        assert connection is not None
         if not connection.marked:
             connection.mark()
 
-    def leave(self) -> None:
-        """Give no answer (acks=0): nothing is sent in this place."""
-        self.fill(b"")
+    def fail(self, error: BaseException) -> None:
+        """There will be no response: the connection closes."""
+        if self.connection is not None:
+            self.connection.close(error)
 
 
 class Connection:
@@ -133,10 +162,12 @@ class Connection:
         "_out",
         "_paused",
         "_recv_into",
+        "_send_one",
         "_size_max",
         "_sock",
         "_stream",
         "_threads",
+        "_tls",
         "_turn",
         "_unsent",
         "_view",
@@ -172,7 +203,9 @@ class Connection:
         self._on_frame = on_frame
         self._on_close = on_close
         self._stream = Plain(sock) if stream is None else stream
+        self._tls = stream is not None
         self._recv_into: Callable[[memoryview], int] = self._stream.recv_into
+        self._send_one: Callable[[bytes], int] = self._stream.send_one
         self.context: Any = None  # whoever serves the frames keeps what it knows of the peer here
         self.open = True
         self.active = True  # something arrived or left since the last look of whoever closes idle connections
@@ -221,37 +254,40 @@ class Connection:
         try:
             if self._body is not None:
                 self._read_body()
+            elif self._held is not None:
+                held, self._held = self._held, None
+                self._handle_bytes(bytearray(held))
             else:
                 self._read_shared()
-            while self.open and self._body is None and not self._full and self._stream.pending():
-                self._read_shared()
-            if self._stream.wants_write():
-                self._watch()
+            if self._tls:
+                self._read_pending()
         except AGAIN:
-            if self._stream.wants_write():
+            if self._tls and self._stream.wants_write():
                 self._watch()
-        except ProtocolError as error:
+        except (ProtocolError, OSError) as error:
             return self.close(error)
-        except OSError as error:
-            return self.close(error)
-        if self._out and not self.marked and self.open:
-            self.mark()
         if len(self._out) >= UNANSWERED_MAX and self.open:
+            self._watch()
+
+    def _read_pending(self) -> None:
+        """Under TLS bytes may be there of which the socket says nothing."""
+        while self.open and self._body is None and not self._full and self._stream.pending():
+            self._read_shared()
+        if self.open and self._stream.wants_write():
             self._watch()
 
     def _read_shared(self) -> None:
         """Read what is there into the loop's buffer and handle every whole frame in place."""
         buffers = self._buffers
         view = buffers.view
-        if self._held is not None:
-            held, self._held = self._held, None
-            self._handle_bytes(bytearray(held))
-            return
         got = self._recv_into(view[:AFTER_LARGE_READ] if self._large else view)
         if not got:
             return self.close(None)
         self._large = False
-        at = self._handle_frames(view, buffers.shared, got)
+        data = buffers.shared
+        if got > FRAME_SIZE_MIN and int.from_bytes(data[:4], "big") + 4 == got <= self._size_max:
+            return self._on_frame(self, view, 4, got)  # one whole frame, as nearly always
+        at = self._handle_frames(view, data, got)
         if at < got and self.open:
             self._keep(view[at:got])
 
@@ -354,7 +390,15 @@ class Connection:
         self._out.append(answer)
         if type(answer) is bytes:
             self._unsent += len(answer)
+        elif type(answer) is Slot and answer.answer is None:
+            return
         if not self.marked:
+            self.mark()
+
+    def replace(self, slot: Slot, other: Slot) -> None:
+        """`other` is what `slot` stood for."""
+        if self.open:
+            self._out[self._out.index(slot)] = other
             self.mark()
 
     def mark(self) -> None:
@@ -391,13 +435,23 @@ class Connection:
                 first = out[0]
                 kind = type(first)
                 if kind is Slot:
-                    if first.answer is None:
-                        break
                     first = first.answer
+                    if first is None:
+                        break
                     kind = type(first)
                     out[0] = first
                     if kind is bytes:
                         self._unsent += len(first)
+                if kind is bytes and len(out) == 1:
+                    sent = self._send_one(first)
+                    self._unsent -= sent
+                    self.active = True
+                    if sent == len(first):
+                        out.clear()
+                        break
+                    out[0] = memoryview(first)[sent:]
+                    self._blocked = True
+                    break
                 if kind is list:
                     self._unpack_first(first)
                 elif not self._send_some():
@@ -524,6 +578,7 @@ class Connection:
         self.open = False
         self._net.forget(self._sock)
         self._stream.close()
+        del self._recv_into, self._send_one
         self._out.clear()
         self._view = None
         if self._body is not None:

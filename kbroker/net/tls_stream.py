@@ -60,6 +60,10 @@ class TlsStream:
             raise BlockingIOError from None
         self._established = True
 
+    def send_one(self, piece: bytes) -> int:
+        """`send([piece])`."""
+        return self.send([piece])
+
     def send(self, pieces: list[Buffer]) -> int:
         """Encrypt and send what goes; bytes of `pieces` taken."""
         data = self._retry

@@ -6,6 +6,7 @@ the buffer it came from; everything else is copied.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from struct import error as struct_error
 from typing import Any, TypeVar
 
@@ -26,6 +27,12 @@ def decode(
     view = buf if type(buf) is memoryview else memoryview(buf)
     message: M = decoder(view[start:end])
     return message
+
+
+def decoder_of(cls: type[M], version: int) -> Callable[[memoryview], M]:
+    """What `decode` uses: takes a view that the message fills exactly."""
+    decoder: Callable[[memoryview], M] = cls.DECODERS.get(version) or _decoder(cls, version)
+    return decoder
 
 
 def encode(message: Message, version: int) -> list[Part]:

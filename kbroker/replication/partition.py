@@ -55,10 +55,8 @@ class Watcher(Protocol):
     def partition_moved(self) -> None: ...
 
 
-class _Waiting(NamedTuple):
-    end: int  # the offset that must be passed
-    deadline: float  # monotonic seconds
-    waiter: Waiter
+# The offset that must be passed, the deadline in monotonic seconds, and who waits.
+_Waiting = tuple[int, float, Waiter]
 
 
 # compression.type: what the topic's batches must be compressed with, whatever the producer chose
@@ -93,6 +91,7 @@ class Partition:
         "_written_waiters",
         "config",
         "gone",
+        "has_deadlines",
         "high_watermark",
         "is_leader",
         "isr",
@@ -130,6 +129,7 @@ class Partition:
         self._committed_waiters: deque[_Waiting] | None = None
         self._watchers: dict[Watcher, None] | None = None
         self.gone: ErrorCode | None = None  # why this object serves no more: deleted
+        self.has_deadlines = False  # somebody looks after the deadlines of those who wait here
         self.is_leader = False
         self.leader: BrokerId = NO_BROKER
         self.leader_epoch: int = NO_EPOCH
@@ -189,8 +189,9 @@ class Partition:
         config, limits = self._may_append(acks), self._limits
         now_ms = self._clock.wall_ms()
         batch = validation.check_header(records, config)
-        if limits.walk:
-            yield from validation.check_slices(batch, config, now_ms, self.tp, limits.decompressed_max)
+        yield from validation.check_slices(
+            batch, config, now_ms, self.tp, limits.decompressed_max, limits.walk
+        )
         return self._accept(batch, self._may_append(acks), now_ms)
 
     def _may_append(self, acks: int) -> TopicConfig:
@@ -222,16 +223,19 @@ class Partition:
         """Call `waiter(NONE)` when `appended` is WRITTEN or COMMITTED, or with the error that ended the wait."""
         if appended.epoch != self.leader_epoch:
             return waiter(ErrorCode.NOT_LEADER_OR_FOLLOWER)
-        entry = _Waiting(appended.end, self._clock.monotonic() + timeout_ms * 0.001, waiter)
-        if durability == WRITTEN:
-            if self._written_waiters is None:
-                self._written_waiters = deque()
-            self._written_waiters.append(entry)
+        entry = (appended.end, self._clock.monotonic() + timeout_ms * 0.001, waiter)
+        if durability == COMMITTED:
+            waiters = self._committed_waiters
+            if waiters is None:
+                waiters = self._committed_waiters = deque()
         else:
-            if self._committed_waiters is None:
-                self._committed_waiters = deque()
-            self._committed_waiters.append(entry)
-        self._on_waiting(self)
+            waiters = self._written_waiters
+            if waiters is None:
+                waiters = self._written_waiters = deque()
+        waiters.append(entry)
+        if not self.has_deadlines:
+            self.has_deadlines = True
+            self._on_waiting(self)
         if appended.end <= self.log.written:  # a duplicate: nothing new will move
             self.log_moved()
 
@@ -308,7 +312,7 @@ class Partition:
     def log_cut(self, end: int, error: BaseException) -> None:
         """A failed write took back what lies at `end` and beyond: whoever waits for it learns so."""
         del error  # the log has said it in the broker's log
-        self._take_out(lambda entry: entry.end > end, ErrorCode.KAFKA_STORAGE_ERROR)
+        self._take_out(lambda entry: entry[0] > end, ErrorCode.KAFKA_STORAGE_ERROR)
         self.log_moved()
 
     def settle(self) -> None:
@@ -322,13 +326,13 @@ class Partition:
         waiters = self._written_waiters
         if waiters:
             written = log.written
-            while waiters and waiters[0].end <= written:
-                waiters.popleft().waiter(ErrorCode.NONE)
+            while waiters and waiters[0][0] <= written:
+                waiters.popleft()[2](ErrorCode.NONE)
         waiters = self._committed_waiters
         if waiters:
             watermark = self.high_watermark
-            while waiters and waiters[0].end <= watermark:
-                waiters.popleft().waiter(ErrorCode.NONE)
+            while waiters and waiters[0][0] <= watermark:
+                waiters.popleft()[2](ErrorCode.NONE)
         if moved and self._watchers is not None:
             self._tell_watchers()
 
@@ -342,8 +346,9 @@ class Partition:
 
     def expire(self, now: float) -> bool:
         """Answer those whose time is over (REQUEST_TIMED_OUT: the outcome stays open). True while others wait."""
-        self._take_out(lambda entry: entry.deadline <= now, ErrorCode.REQUEST_TIMED_OUT)
-        return bool(self._written_waiters or self._committed_waiters)
+        self._take_out(lambda entry: entry[1] <= now, ErrorCode.REQUEST_TIMED_OUT)
+        self.has_deadlines = bool(self._written_waiters or self._committed_waiters)
+        return self.has_deadlines
 
     def _take_out(self, ended: Callable[[_Waiting], bool], error: ErrorCode) -> None:
         """Call the waiters that `ended` picks with `error`; the others stay in their order."""
@@ -356,12 +361,12 @@ class Partition:
                 waiters.clear()
                 waiters.extend(kept)
                 for entry in taken:
-                    entry.waiter(error)
+                    entry[2](error)
 
     def _fail_waiters(self, error: ErrorCode) -> None:
         for waiters in (self._written_waiters, self._committed_waiters):
             while waiters:
-                waiters.popleft().waiter(error)
+                waiters.popleft()[2](error)
 
     def _tell_watchers(self) -> None:
         watchers, self._watchers = self._watchers, None

@@ -7,13 +7,14 @@ line, never the broker.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
+from struct import Struct as Layout
 from typing import Any, NamedTuple
 
 from kbroker.errors import KafkaError, ProtocolError
 from kbroker.net.connection import Connection, Slot
 from kbroker.observe import logs
-from kbroker.protocol.codec import decode
-from kbroker.protocol.frames import decode_request_header, encode_response
+from kbroker.protocol.codec import decoder_of
+from kbroker.protocol.frames import decode_request_header, encode_response, flexible_from
 from kbroker.protocol.messages import APIS as NAMES
 from kbroker.protocol.messages import REQUESTS
 from kbroker.protocol.wire import Message
@@ -40,14 +41,17 @@ from kbroker.server.handlers.topics import (
     handle_delete_records,
     handle_delete_topics,
 )
-from kbroker.server.rooms import NO_RESPONSE, Call, Later, NoResponse, Rooms
+from kbroker.server.rooms import NO_RESPONSE, Call, NoResponse, Rooms
 
 log = logs.get_logger("server")
 
-Response = Message | Later | NoResponse
+Response = Message | Slot | NoResponse
 Handler = Callable[[Rooms, Call, Any], Response | Coroutine[Any, Any, Response]]
 
 API_VERSIONS = 18
+
+# api key and version as one number, correlation id, size of the client id (-1: null): every request header begins so
+_HEADER = Layout(">Iih")
 
 
 class Api(NamedTuple):
@@ -119,18 +123,34 @@ def advertised(apis: Mapping[int, Api]) -> dict[int, tuple[int, int]]:
 class Peer:
     """What the dispatcher knows of a connection's other end."""
 
-    __slots__ = ("listener", "lost", "name", "principal", "version")
+    __slots__ = ("client_bytes", "client_id", "listener", "lost", "principal")
 
     def __init__(self, listener: str, principal: str) -> None:
         self.listener = listener
         self.principal = principal
-        self.name: str | None = None  # client_software_name, as ApiVersions v3+ told
-        self.version: str | None = None
-        self.lost: dict[Later, None] = {}  # answers to come, to be told when the connection ends
+        self.client_bytes = b""  # the client id as it came in the latest request
+        self.client_id: str | None = None
+        self.lost: dict[Slot, None] | None = (
+            None  # answers to come that want to know when the connection ends
+        )
+
+
+class _Row:
+    """One API in one version, ready to serve."""
+
+    __slots__ = ("decode", "flexible", "handler", "key", "requests", "version")
+
+    def __init__(self, key: int, version: int, handler: Handler) -> None:
+        self.key = key
+        self.version = version
+        self.handler = handler
+        self.decode: Callable[[memoryview], Any] = decoder_of(REQUESTS[key], version)
+        self.flexible = version >= flexible_from(key)
+        self.requests = 0  # served since the start: a collector reads it
 
 
 class Dispatcher:
-    """Serves the frames of one listener's connections with one broker's rooms."""
+    """Serves the frames of this broker's connections with its rooms."""
 
     def __init__(
         self,
@@ -142,81 +162,86 @@ class Dispatcher:
         self._rooms = rooms
         self._apis = apis
         self._start_task = start_task
-        self._monotonic = rooms.clock.monotonic
-        self.requests: dict[int, int] = {}  # served, by api key: a collector reads it
+        self._rows: dict[int, _Row] = {}  # by key << 16 | version, made when first asked for
 
     def on_frame(self, connection: Connection, buffer: memoryview, start: int, end: int) -> None:
         """Serve one frame: decode, hand over, queue the answer."""
+        key_and_version, correlation_id, client_size = _HEADER.unpack_from(buffer, start)
+        row = self._rows.get(key_and_version)
+        if row is None:
+            row = self._new_row(connection, buffer, start, end)
+            if row is None:
+                return
+        body = start + _HEADER.size
+        peer: Peer = connection.context
+        if client_size > 0:
+            client = buffer[body : body + client_size]
+            body += client_size
+            if client != peer.client_bytes:
+                peer.client_bytes = bytes(client)
+                peer.client_id = decode_request_header(buffer, start, end).client_id
+        if row.flexible:
+            if body < end and buffer[body] == 0:
+                body += 1
+            else:
+                body = decode_request_header(buffer, start, end).body
+        row.requests += 1
+        call = Call(row.version, peer, connection)
+        try:
+            answer = row.handler(self._rooms, call, row.decode(buffer[body:end]))
+        except ProtocolError:
+            raise
+        except KafkaError as error:
+            return self._give_up(connection, call, row, error)
+        except Exception as error:  # noqa: BLE001 - a door: one request's failure ends its connection, nothing else
+            return self._broken(connection, call, row, error)
+        if type(answer) is Slot:
+            self._bind(connection, row.version, correlation_id, answer)
+            connection.put(answer)
+        elif isinstance(answer, Message):
+            connection.put(encode_response(answer, row.version, correlation_id))
+        elif answer is not NO_RESPONSE:
+            slot = Slot()
+            slot.bind(connection, row.version, correlation_id)
+            connection.put(slot)
+            self._start_task(
+                self._await(connection, slot, call, row, answer), f"{NAMES[row.key][1]} {connection.peer}"
+            )
+
+    def _bind(self, connection: Connection, version: int, correlation_id: int, slot: Slot) -> None:
+        if slot.on_lost is not None:
+            peer: Peer = connection.context
+            if peer.lost is None:
+                peer.lost = {}
+            peer.lost[slot] = None
+        slot.bind(connection, version, correlation_id)
+
+    async def _await(self, connection: Connection, slot: Slot, call: Call, row: _Row, answer: Any) -> None:
+        """See an async handler to its end. What it returns may itself be an answer to come."""
+        try:
+            response = await answer
+            if type(response) is Slot:
+                self._bind(connection, row.version, slot.correlation_id, response)
+                connection.replace(slot, response)
+            elif response is NO_RESPONSE:
+                slot.fill_bytes(b"")
+            else:
+                slot.fill(response)
+        except KafkaError as error:
+            self._give_up(connection, call, row, error)
+        except Exception as error:  # noqa: BLE001 - a door: one request's failure ends its connection, nothing else
+            self._broken(connection, call, row, error)
+
+    def _new_row(self, connection: Connection, buffer: memoryview, start: int, end: int) -> _Row | None:
+        """The row of an API and version that is asked for the first time; None: answered, it is not served."""
         header = decode_request_header(buffer, start, end)
         key, version = header.api_key, header.api_version
         api = self._apis.get(key)
         if api is None or not api.served[0] <= version <= api.served[1]:
-            return self._unserved(connection, key, version, header.correlation_id, header.client_id)
-        peer: Peer = connection.context
-        request = decode(REQUESTS[key], version, buffer, header.body, end)
-        self.requests[key] = self.requests.get(key, 0) + 1
-        call = Call(
-            version=version,
-            client_id=header.client_id,
-            listener=peer.listener,
-            principal=peer.principal,
-            peer=connection.peer,
-            arrival=self._monotonic(),
-            connection=connection,
-        )
-        try:
-            answer = api.handler(self._rooms, call, request)
-        except KafkaError as error:
-            return self._give_up(connection, call, key, error)
-        except ProtocolError:
-            raise
-        except Exception as error:  # noqa: BLE001 - a door: one request's failure ends its connection, nothing else
-            return self._broken(connection, call, key, error)
-        correlation_id = header.correlation_id
-        if isinstance(answer, Message):
-            connection.put(encode_response(answer, version, correlation_id))
-        elif type(answer) is Later:
-            self._later(connection, call, key, correlation_id, answer)
-        elif answer is NO_RESPONSE:
-            return
-        else:
-            slot = Slot(connection)
-            connection.put(slot)
-            self._start_task(
-                self._await(connection, slot, call, key, correlation_id, answer),
-                f"{NAMES[key][1]} {connection.peer}",
-            )
-
-    def _later(self, connection: Connection, call: Call, key: int, correlation_id: int, later: Later) -> None:
-        slot = Slot(connection)
-        connection.put(slot)
-        version = call.version
-        lost = connection.context.lost if later.on_lost is not None else None
-        if lost is not None:
-            lost[later] = None
-
-        def deliver(response: Any, error: BaseException | None) -> None:
-            if lost is not None:
-                lost.pop(later, None)
-            if not connection.open:
-                return
-            if error is not None:
-                return self._broken(connection, call, key, error)
-            slot.fill(encode_response(response, version, correlation_id))
-
-        later.bind(deliver)
-
-    async def _await(
-        self, connection: Connection, slot: Slot, call: Call, key: int, correlation_id: int, answer: Any
-    ) -> None:
-        try:
-            response = await answer
-            if connection.open:
-                slot.fill(encode_response(response, call.version, correlation_id))
-        except KafkaError as error:
-            self._give_up(connection, call, key, error)
-        except Exception as error:  # noqa: BLE001 - a door: one request's failure ends its connection, nothing else
-            self._broken(connection, call, key, error)
+            self._unserved(connection, key, version, header.correlation_id, header.client_id)
+            return None
+        row = self._rows[key << 16 | version] = _Row(key, version, api.handler)
+        return row
 
     def _unserved(
         self, connection: Connection, key: int, version: int, correlation_id: int, client_id: str | None
@@ -233,30 +258,38 @@ class Dispatcher:
             "use a client that asks ApiVersions first, or docs/not-supported.md says what is missing"
         )
 
-    def _give_up(self, connection: Connection, call: Call, key: int, error: KafkaError) -> None:
+    def _give_up(self, connection: Connection, call: Call, row: _Row, error: KafkaError) -> None:
         log.info(
             "connection closed: the request's error has no other answer",
-            api=NAMES[key][1],
-            peer=call.peer,
+            api=NAMES[row.key][1],
+            peer=connection.peer,
             client_id=call.client_id,
             error=str(error),
         )
         connection.close(None)
 
-    def _broken(self, connection: Connection, call: Call, key: int, error: BaseException) -> None:
+    def _broken(self, connection: Connection, call: Call, row: _Row, error: BaseException) -> None:
         log.exception(
             "request failed",
             error,
-            api=NAMES[key][1],
-            version=call.version,
-            peer=call.peer,
+            api=NAMES[row.key][1],
+            version=row.version,
+            peer=connection.peer,
             client_id=call.client_id,
         )
         connection.close(None)
 
     def on_close(self, connection: Connection) -> None:
         """The connection ended: whoever would answer it later learns so."""
-        lost = connection.context.lost
-        while lost:
-            later, _ = lost.popitem()
-            later.on_lost()
+        peer: Peer = connection.context
+        lost, peer.lost = peer.lost, None
+        for slot in lost or ():
+            if slot.answer is None and slot.on_lost is not None:
+                slot.on_lost()
+
+    def requests(self) -> dict[int, int]:
+        """Requests served since the start, by api key."""
+        counts: dict[int, int] = {}
+        for row in self._rows.values():
+            counts[row.key] = counts.get(row.key, 0) + row.requests
+        return counts

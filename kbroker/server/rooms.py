@@ -1,11 +1,12 @@
-"""What a handler may reach: `Rooms`, the broker's parts; `Call`, the facts of one request; `Later`, an answer to come."""
+"""What a handler may reach: `Rooms`, the broker's parts; `Call`, the facts of one request."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
+
+from kbroker.net.connection import Slot
 
 if TYPE_CHECKING:
     from kbroker.cluster.log import ReplicatedLog
@@ -44,31 +45,40 @@ class Pausable(Protocol):
     def resume(self) -> None: ...
 
 
+class Caller(Protocol):
+    """Who is at the other end of a connection."""
+
+    listener: str
+    principal: str
+    client_id: str | None
+
+
 class Call:
     """One request's facts beside its body."""
 
-    __slots__ = ("arrival", "client_id", "connection", "listener", "peer", "principal", "version")
+    __slots__ = ("_caller", "connection", "version")
 
-    def __init__(
-        self,
-        *,
-        version: int,
-        client_id: str | None,
-        listener: str,
-        principal: str,
-        peer: str,
-        arrival: float,
-        connection: Pausable | None = None,
-    ) -> None:
+    def __init__(self, version: int, caller: Caller, connection: Pausable | None = None) -> None:
         self.version = version
-        self.client_id = client_id
-        self.listener = (
-            listener  # name of the listener it came in by: answers advertise addresses of the same
+        self._caller = caller
+        self.connection = (
+            connection  # a handler that takes long stops reading from it; None without a network
         )
-        self.principal = principal  # "User:ANONYMOUS" until the listener authenticates
-        self.peer = peer  # address as text, for log lines
-        self.arrival = arrival  # monotonic seconds
-        self.connection = connection  # a handler that takes long stops reading from it; None in tests
+
+    @property
+    def listener(self) -> str:
+        """Name of the listener it came in by: answers advertise addresses of the same."""
+        return self._caller.listener
+
+    @property
+    def principal(self) -> str:
+        """Who asks; "User:ANONYMOUS" where the listener does not authenticate."""
+        return self._caller.principal
+
+    @property
+    def client_id(self) -> str | None:
+        """What the client calls itself, in the latest request of this connection."""
+        return self._caller.client_id
 
 
 class NoResponse:
@@ -77,55 +87,8 @@ class NoResponse:
 
 NO_RESPONSE = NoResponse()
 
-
-class Later:
-    """What a handler returns when the answer is not there yet; it keeps the request's place in the connection's order.
-
-    `fill` may come before or after the dispatcher has bound it to that place, once. `on_lost` is called if the
-    connection ends before that.
-    """
-
-    __slots__ = ("_deliver", "_done", "on_lost")
-
-    def __init__(self, on_lost: Callable[[], None] | None = None) -> None:
-        self._deliver: Callable[[Any, BaseException | None], None] | None = None
-        self._done: tuple[Any, BaseException | None] | None = None
-        self.on_lost = on_lost
-
-    def bind(self, deliver: Callable[[Any, BaseException | None], None]) -> None:
-        """Where the response goes (the dispatcher calls this)."""
-        self._deliver = deliver
-        if self._done is not None:
-            deliver(*self._done)
-
-    async def wait(self) -> Any:
-        """The response, for handlers that go on after it."""
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-
-        def deliver(response: Any, error: BaseException | None) -> None:
-            if future.done():
-                return
-            if error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(response)
-
-        self.bind(deliver)
-        return await future
-
-    def fill(self, response: Any) -> None:
-        """Answer with a response message."""
-        if self._deliver is not None:
-            self._deliver(response, None)
-        else:
-            self._done = (response, None)
-
-    def fail(self, error: BaseException) -> None:
-        """There will be no answer: the connection closes."""
-        if self._deliver is not None:
-            self._deliver(None, error)
-        else:
-            self._done = (None, error)
+# What a handler returns when the response is not there yet.
+Later = Slot
 
 
 class _Breath:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from kbroker.errors import ErrorCode, KafkaError
+from kbroker.observe import logs
 from kbroker.protocol.messages.fetch import FetchableTopicResponse, FetchRequest, FetchResponse
 from kbroker.seams import Timer
 from kbroker.server.rooms import Call, Later, Rooms
 from kbroker.server.sessions import FINAL_EPOCH, INITIAL_EPOCH, NO_SESSION, FetchSession, Found
+
+log = logs.get_logger("server")
 
 FIRST_WITH_TOPIC_IDS = 13
 
@@ -171,4 +174,5 @@ class _Fetch:
         """Looking broke: the connection ends (it would wait for ever), the turn goes on."""
         later = self._stop_waiting()
         if later is not None:
+            log.exception("fetch failed", error)
             later.fail(error)

@@ -7,6 +7,7 @@ from struct import Struct
 from typing import Any
 
 from kbroker.errors import ErrorCode, KafkaError
+from kbroker.protocol.frames import encode_response
 from kbroker.protocol.messages.produce import (
     BatchIndexAndErrorMessage,
     LeaderIdAndEpoch,
@@ -25,6 +26,11 @@ from kbroker.server.rooms import NO_RESPONSE, Call, Later, NoResponse, Rooms, br
 FIRST_WITH_TOPIC_IDS = 13
 ACKS_NONE, ACKS_LEADER, ACKS_ALL = 0, 1, -1
 
+FIRST_WITH_LOG_START = 5
+# Answers' templates kept, about 300 bytes each; beyond it they are made anew.
+TEMPLATES_MAX = 4096
+
+_THREE = Struct(">qqq")
 _COUNT = Struct(">i")  # the number of records, last in a batch's header
 _COUNT_AT = HEADER_BYTES - 4
 
@@ -42,21 +48,155 @@ def handle_produce(
     v3 record batch v2 · v8 per-record errors (KIP-467) · v9 flexible · v10 the leader in errors (KIP-951) · v13 topic
     ids (KIP-516)
     """
+    acks = request.acks
+    topics = request.topic_data
+    if (
+        acks != ACKS_NONE
+        and len(topics) == 1
+        and len(topics[0].partition_data) == 1
+        and request.transactional_id is None
+        and (acks in (ACKS_ALL, ACKS_LEADER))
+    ):
+        one = _produce_one(rooms, call.version, request, topics[0], topics[0].partition_data[0])
+        if one is not None:
+            return one
     produce = _Produce(rooms, request, with_ids=call.version >= FIRST_WITH_TOPIC_IDS)
-    if request.acks not in (ACKS_ALL, ACKS_NONE, ACKS_LEADER):
+    if acks not in (ACKS_ALL, ACKS_NONE, ACKS_LEADER):
         produce.refuse_all(KafkaError(ErrorCode.INVALID_REQUIRED_ACKS))
     elif request.transactional_id is not None:
         produce.refuse_all(KafkaError(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED))
     else:
-        for topic in request.topic_data:
+        for topic in topics:
             for data in topic.partition_data:
                 if data.records is not None and is_big(data.records):
                     return _produce_slowly(call, request, produce)
-        for topic in request.topic_data:
+        for topic in topics:
             answers = produce.answers_of(topic)
             for data in topic.partition_data:
                 produce.append(topic, data, answers)
     return produce.answer()
+
+
+def _produce_one(
+    rooms: Rooms, version: int, request: ProduceRequest, topic: TopicProduceData, data: PartitionProduceData
+) -> Later | None:
+    """The nearly only request there is: one batch. None: not so plain after all, nothing was done.
+
+    Its answer is packed from a template, which saves a third of what a small request costs.
+    """
+    partition = (
+        rooms.partitions.by_id(topic.topic_id, data.index)
+        if version >= FIRST_WITH_TOPIC_IDS
+        else rooms.partitions.get(topic.name, data.index)
+    )
+    if partition is None or data.records is None or is_big(data.records):
+        return None
+    later = Later()
+    wait = _WaitForOne(later, version, topic, data.index)
+    try:
+        wait.appended = appended = partition.append(data.records, request.acks)
+    except KafkaError as error:
+        answer = PartitionProduceResponse(index=data.index)
+        _fill_refusal(answer, error, partition)
+        later.fill(wait.response(answer))
+        return later
+    wait.start = partition.log.start
+    partition.when(appended, request.acks, request.timeout_ms, wait)
+    return later
+
+
+class _WaitForOne:
+    """The only partition's answer, while it is open; called once with NONE or the error that ended the wait."""
+
+    __slots__ = ("_index", "_later", "_topic", "_version", "appended", "start")
+
+    def __init__(self, later: Later, version: int, topic: TopicProduceData, index: int) -> None:
+        self._later = later
+        self._version = version
+        self._topic = topic
+        self._index = index
+        self.appended: Appended
+        self.start = -1
+
+    def __call__(self, error: ErrorCode) -> None:
+        later = self._later
+        connection = later.connection
+        if error or connection is None:
+            answer = PartitionProduceResponse(index=self._index, error_code=error, base_offset=-1)
+            if not error:
+                answer.base_offset = self.appended.base
+                answer.log_append_time_ms = self.appended.append_time_ms
+                answer.log_start_offset = self.start
+            return later.fill(self.response(answer))
+        if not connection.open:
+            return
+        template = templates.get((self._version, self._topic.name, self._topic.topic_id, self._index))
+        if template is None:
+            template = _template(self._version, self._topic, self._index)
+        later.answer = template.pack(later.correlation_id, self.appended, self.start)
+        if not connection.marked:
+            connection.mark()
+
+    def response(self, answer: PartitionProduceResponse) -> ProduceResponse:
+        """The response with one answer."""
+        return _response_of_one(self._version, self._topic, answer)
+
+
+def _response_of_one(
+    version: int, topic: TopicProduceData, answer: PartitionProduceResponse
+) -> ProduceResponse:
+    answers = [answer]
+    return ProduceResponse(
+        responses=[
+            TopicProduceResponse(topic_id=topic.topic_id, partition_responses=answers)
+            if version >= FIRST_WITH_TOPIC_IDS
+            else TopicProduceResponse(name=topic.name, partition_responses=answers)
+        ]
+    )
+
+
+class _Template:
+    """The encoded answer for one partition, but for correlation id, offsets and time.
+
+    Made by encoding such an answer once and looking where its values went, so the layout stays declared once.
+    """
+
+    __slots__ = ("_after", "_before", "_head", "_layout", "_with_start")
+
+    def __init__(self, version: int, topic: TopicProduceData, index: int) -> None:
+        known = 0x0123456789ABCDEF
+        answer = PartitionProduceResponse(
+            index=index, base_offset=known, log_append_time_ms=known + 1, log_start_offset=known + 2
+        )
+        frame = encode_response(_response_of_one(version, topic, answer), version, 0)
+        assert isinstance(frame, bytes)
+        self._with_start = version >= FIRST_WITH_LOG_START
+        values = _THREE.pack(known, known + 1, known + 2)[: 24 if self._with_start else 16]
+        at = frame.rindex(values)
+        self._head, self._before, self._after = frame[:4], frame[8:at], frame[at + len(values) :]
+        self._layout = Struct(
+            f">4si{len(self._before)}s{'qqq' if self._with_start else 'qq'}{len(self._after)}s"
+        )
+
+    def pack(self, correlation_id: int, appended: Appended, start: int) -> bytes:
+        """The frame."""
+        if self._with_start:
+            return self._layout.pack(
+                self._head, correlation_id, self._before, appended[1], appended[3], start, self._after
+            )
+        return self._layout.pack(
+            self._head, correlation_id, self._before, appended[1], appended[3], self._after
+        )
+
+
+def _template(version: int, topic: TopicProduceData, index: int) -> _Template:
+    if len(templates) >= TEMPLATES_MAX:
+        templates.clear()
+    template = templates[version, topic.name, topic.topic_id, index] = _Template(version, topic, index)
+    return template
+
+
+templates: dict[tuple[int, str, bytes, int], _Template] = {}
 
 
 def is_big(records: memoryview) -> bool:
@@ -90,8 +230,7 @@ async def _produce_slowly(call: Call, request: ProduceRequest, produce: _Produce
     finally:
         if call.connection is not None:
             call.connection.resume()
-    answer = produce.answer()
-    return await answer.wait() if isinstance(answer, Later) else answer
+    return produce.answer()
 
 
 class _Produce:
@@ -170,18 +309,7 @@ class _Produce:
     ) -> None:
         if self._failed is None:
             self._failed = answer
-        answer.error_code = error.code
-        answer.error_message = error.message
-        answer.base_offset = -1
-        if isinstance(error, RecordsRejected):
-            answer.record_errors = [
-                BatchIndexAndErrorMessage(batch_index=index, batch_index_error_message=why)
-                for index, why in error.record_errors
-            ]
-        if error.code == ErrorCode.NOT_LEADER_OR_FOLLOWER and partition is not None:
-            answer.current_leader = LeaderIdAndEpoch(
-                leader_id=partition.leader, leader_epoch=partition.leader_epoch
-            )
+        _fill_refusal(answer, error, partition)
 
     def refuse_all(self, error: KafkaError) -> None:
         """The same answer for every partition, nothing appended."""
@@ -212,6 +340,23 @@ class _Produce:
         for partition, appended, answer in self._waiting:
             partition.when(appended, durability, timeout_ms, _Wait(whole, answer))
         return later
+
+
+def _fill_refusal(
+    answer: PartitionProduceResponse, error: KafkaError, partition: Partition | None = None
+) -> None:
+    answer.error_code = error.code
+    answer.error_message = error.message
+    answer.base_offset = -1
+    if isinstance(error, RecordsRejected):
+        answer.record_errors = [
+            BatchIndexAndErrorMessage(batch_index=index, batch_index_error_message=why)
+            for index, why in error.record_errors
+        ]
+    if error.code == ErrorCode.NOT_LEADER_OR_FOLLOWER and partition is not None:
+        answer.current_leader = LeaderIdAndEpoch(
+            leader_id=partition.leader, leader_epoch=partition.leader_epoch
+        )
 
 
 class _Answer:
