@@ -100,6 +100,8 @@ class LogDirectory:
         disk, path = self.disk, self.path
         if not disk.exists(path):
             disk.mkdir(path)
+            if self.fsync:
+                disk.sync_dir(path.rpartition("/")[0] or "/")
         try:
             self._lock = disk.lock(f"{path}/{LOCK_FILE}")
         except BlockingIOError as error:

@@ -576,7 +576,12 @@ class PartitionLog:
             assert active is not None
             self._write_tail(active)
             self._note_written()
-            self._cut(offset)
+            last = next(each for each in reversed(self.segments) if each.base <= offset)
+            end, position = last.boundary_of(offset)
+            if end < self.start:  # it starts in the middle of the batch that goes
+                self.restart_at(offset)
+                return self.end
+            self._cut(last, end, position)
         except scan.Damaged as error:
             raise self.damaged(error) from error
         except OSError as error:
@@ -602,15 +607,13 @@ class PartitionLog:
             raise self._stop(error) from error
         self.observer.log_moved()
 
-    def _cut(self, offset: int) -> None:
+    def _cut(self, last: Segment, end: int, position: int) -> None:
+        """Let the log end in segment `last` at offset `end`, file position `position`."""
         segments, directory = self.segments, self.directory
         # before anything is taken out: until the new end is on the disk, recovery must look at it
-        directory.points.lower(self.tp, offset)
-        self.snapshots.truncate_to(offset)
-        first = next((at for at, each in enumerate(segments) if at and each.base >= offset), len(segments))
-        self._drop_from(first)
-        last = segments[-1]
-        end, position = last.boundary_of(offset)
+        directory.points.lower(self.tp, end)
+        self.snapshots.truncate_to(end)
+        self._drop_from(segments.index(last) + 1)
         if position < last.size:
             self.size -= last.size - position
             last.file.truncate(position)

@@ -1,0 +1,263 @@
+"""A scenario of everything a log does, with the power cut before every single change to the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from uuid import UUID
+
+import pytest
+
+from kbroker.model import TopicPartition
+from kbroker.protocol.records import split_batches
+from kbroker.storage.log import PartitionLog
+from kbroker.storage.producers import ProducerStates
+from kbroker.storage.snapshots import took_batch
+from tests.support.memory_disk import Crashed, MemoryDisk
+from tests.support.storage import TOPIC_ID, TP, Broker, batch, config, region_bytes
+
+CONFIG = config(
+    segment_bytes=700,
+    index_interval_bytes=150,
+    segment_index_bytes=96,
+    retention_ms=-1,
+    file_delete_delay_ms=0,
+)
+OTHER = TopicPartition("orders", 1)
+
+
+class Life:
+    """One run of the scenario: what was promised until the power went."""
+
+    def __init__(self, disk: MemoryDisk) -> None:
+        self.disk = disk
+        self.acked: dict[int, bytes] = {}  # base offset -> batch: flushed, so it must be there
+        self.appended: dict[int, bytes] = {}
+        self.start = 0  # an acknowledged log start
+        self.sequence = 0
+        self.open()
+
+    def open(self) -> None:
+        self.broker = Broker(self.disk)
+        self.broker.directory.open(0, "cluster")
+        self.log = self.broker.directory.log(TP, TOPIC_ID, CONFIG)
+        self.other = self.broker.directory.log(OTHER, TOPIC_ID, CONFIG)
+        self.broker.settle()
+
+    def append(self, epoch: int, *sizes: int) -> None:
+        for size in sizes:
+            one = batch(b"x" * size, b"y", producer_id=7, producer_epoch=0, base_sequence=self.sequence)
+            self.sequence += 2
+            base = self.log.append(one, epoch)
+            self.appended[base] = bytes(one.view)
+            self.other.append(batch(b"z"), epoch)
+        self.settle()
+
+    def settle(self) -> None:
+        for _ in range(100):
+            self.broker.turn.run()
+            self._note()
+            if not self.broker.threads.step() and not self.broker.turn.busy:
+                return
+        raise AssertionError("it never settles")
+
+    def _note(self) -> None:
+        for base, raw in self.appended.items():
+            if base + 2 <= self.log.flushed:
+                self.acked[base] = raw
+
+    def truncate_to(self, offset: int) -> None:
+        self.acked = {base: raw for base, raw in self.acked.items() if base < offset}
+        self.sequence -= self.log.end - offset
+        try:
+            self.log.truncate_to(offset)
+        finally:
+            self.appended = {base: raw for base, raw in self.appended.items() if base < offset}
+
+    def delete_before(self, offset: int) -> None:
+        self.acked = {base: raw for base, raw in self.acked.items() if base + 2 > offset}
+
+        def done(error: BaseException | None) -> None:
+            assert error is None
+            self.start = offset
+
+        self.log.delete_before(offset, done)
+        self.settle()
+
+
+def scenario(life: Life) -> None:
+    life.append(0, 1, 100, 300)
+    life.broker.directory.checkpoint()
+    life.append(0, 300, 50)
+    life.append(2, 20, 400, 20)
+    life.broker.directory.checkpoint()
+    life.append(2, 100)
+    life.settle()
+    life.truncate_to(10)
+    life.append(3, 50, 60)
+    life.delete_before(5)
+    life.append(3, 300, 300)
+    life.broker.directory.checkpoint()
+    life.settle()
+    life.broker.directory.close()
+    life.open()
+    life.append(4, 10, 200)
+    life.truncate_to(16)
+    life.append(5, 10)
+    life.broker.directory.close()
+    life.open()
+
+
+def test_the_scenario_itself_goes_well() -> None:
+    life = Life(MemoryDisk())
+    scenario(life)
+    check(life, life.log)
+    assert not life.disk.list("/data/orders-0")[0].endswith(".tmp")
+
+
+def _operations() -> int:
+    disk = MemoryDisk()
+    life = Life(disk)
+    scenario(life)
+    return disk.operations
+
+
+@pytest.mark.parametrize("keep", ["none", "torn", "all"])
+def test_nothing_flushed_is_lost_whenever_the_power_goes(keep: str) -> None:
+    for crash_at in range(1, _operations() + 1):
+        _crash_and_check(crash_at, keep)
+
+
+def _crash_and_check(crash_at: int, keep: str) -> None:
+    disk = MemoryDisk(seed=crash_at)
+    disk.crash_at = crash_at
+    life = Life.__new__(Life)
+    try:
+        life.__init__(disk)  # type: ignore[misc]
+        scenario(life)
+    except Crashed:
+        pass
+    acked = dict(getattr(life, "acked", {}))
+    start = getattr(life, "start", 0)
+    disk.crash(keep)
+    again = Life(disk)
+    again.acked, again.start = acked, start
+    try:
+        check(again, again.log)
+        check(again, again.other, acked={})
+        before = again.log.end
+        epoch = again.log.epochs.last + 1
+        assert before == again.log.append(batch(b"after"), epoch)
+        again.broker.settle()
+        check(again, again.log)
+    except AssertionError as error:
+        raise AssertionError(f"crash at {crash_at} ({disk.log[crash_at - 1]}), keep={keep}") from error
+
+
+def check(life: Life, log: PartitionLog, acked: dict[int, bytes] | None = None) -> None:
+    """No promise broken, offsets without a hole, epochs and producers as the batches say."""
+    acked = life.acked if acked is None else acked
+    assert log.end == log.flushed
+    assert not log.lost
+    batches = read_all(log)
+    if log.tp == TP:
+        assert log.start >= life.start
+    expected = log.start
+    for base, raw in batches.items():
+        (one,) = split_batches(memoryview(raw))
+        assert one.crc_ok
+        assert base <= expected
+        expected = one.last_offset + 1
+    assert expected == log.end
+    for base, raw in acked.items():
+        if base + 2 > log.start:
+            assert raw == batches[base], f"the batch at {base} is gone"
+    _check_epochs(log, batches)
+    _check_producers(log)
+
+
+def read_all(log: PartitionLog) -> dict[int, bytes]:
+    """Every batch, by its base offset."""
+    found = {}
+    offset = log.start
+    while offset < log.end:
+        region = log.read(offset, up_to=log.end, max_bytes=1)
+        assert region is not None
+        (one,) = split_batches(memoryview(region_bytes(region)))
+        found[one.base_offset] = bytes(one.view)
+        offset = one.last_offset + 1
+    return found
+
+
+def _check_epochs(log: PartitionLog, batches: dict[int, bytes]) -> None:
+    for base, raw in batches.items():
+        (one,) = split_batches(memoryview(raw))
+        assert one.epoch == log.epochs.epoch_at(max(base, log.start))
+    epochs = [epoch for epoch, _ in log.epochs.pairs]
+    assert epochs == sorted(set(epochs))
+    assert all(start <= log.end for _, start in log.epochs.pairs)
+
+
+def _check_producers(log: PartitionLog) -> None:
+    states = ProducerStates()
+    for segment in log.segments:
+        raw = memoryview(bytearray(segment.file.size))
+        segment.file.read_into(raw, 0)
+        for one in split_batches(raw):
+            if one.producer_id >= 0:
+                took_batch(states, one, one.base_offset)
+    for producer_id, known in states.producers.items():
+        assert known.sent[-1] == log.producers.producers[producer_id].sent[-1]
+
+
+def _delete_and_make_again(disk: MemoryDisk, note: Callable[[str], None]) -> None:
+    broker = Broker(disk)
+    broker.directory.open(0, "cluster")
+    first = broker.directory.log(TP, TOPIC_ID, CONFIG)
+    first.append(batch(b"old"), 0)
+    first.append(batch(b"old" * 100), 0)
+    broker.settle()
+    broker.directory.checkpoint()
+    broker.settle()
+    note("deleting")
+    broker.directory.delete(TP)
+    broker.turn.run()
+    second = broker.directory.log(TP, UUID(int=2), CONFIG)
+    second.append(batch(b"new"), 0)
+    broker.settle()
+    note("made again")
+    broker.clock.advance(1000)
+    broker.settle()
+
+
+@pytest.mark.parametrize("keep", ["none", "torn", "all"])
+def test_a_topic_made_again_never_shows_what_the_deleted_one_held(keep: str) -> None:
+    disk = MemoryDisk()
+    _delete_and_make_again(disk, lambda _: None)
+    for crash_at in range(1, disk.operations + 1):
+        _delete_crash_check(crash_at, keep)
+
+
+def _delete_crash_check(crash_at: int, keep: str) -> None:
+    disk = MemoryDisk(seed=crash_at)
+    disk.crash_at = crash_at
+    notes: list[str] = []
+    try:
+        _delete_and_make_again(disk, notes.append)
+    except Crashed:
+        pass
+    disk.crash(keep)
+    broker = Broker(disk)
+    opened = broker.directory.open(0, "cluster")
+    topic_id = UUID(int=2) if "deleting" in notes else TOPIC_ID
+    log = broker.directory.log(TP, topic_id, CONFIG)
+    broker.settle()
+    values = [b"old" in raw for raw in read_all(log).values()]
+    if "deleting" in notes:
+        assert not any(values), f"crash at {crash_at} {disk.log[crash_at - 1]}"
+        assert not log.lost
+    if "made again" in notes:
+        assert [False] == values
+        assert TP not in opened.lost
+    broker.clock.advance(1000)
+    broker.settle()
+    assert [name for name in disk.list("/data") if name.endswith("-delete")] == []
