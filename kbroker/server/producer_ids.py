@@ -16,16 +16,18 @@ from kbroker.model import BrokerId
 BLOCK_SIZE = 1_000
 
 
+Propose = Callable[[Any], Awaitable[Any]]  # a command to the cluster's log; its result
+
+
 class ProducerIds:
     """Ids that nobody else in the cluster gives out."""
 
-    __slots__ = ("_broker", "_end", "_filled", "_next", "_propose")
+    __slots__ = ("_broker", "_end", "_filled", "_next")
 
-    def __init__(self, broker: BrokerId, propose: Callable[[Any], Awaitable[Any]]) -> None:
+    def __init__(self, broker: BrokerId) -> None:
         self._broker = broker
-        self._propose = propose
         self._next = self._end = 0  # _next <= _end: the ids left are [_next, _end)
-        self._filled: asyncio.Future[None] | None = None  # done when the block asked for is here, or refused
+        self._filled: asyncio.Event | None = None  # set when the block asked for is here, or refused
 
     def take(self) -> int | None:
         """The next id; None when the block is used up."""
@@ -35,20 +37,20 @@ class ProducerIds:
         self._next += 1
         return taken
 
-    async def take_from_new_block(self) -> int:
+    async def take_from_new_block(self, propose: Propose) -> int:
         """The next id, from a new block. However many ask at once, one block at a time is asked for."""
         while (taken := self.take()) is None:
             if self._filled is None:
-                await self._fill()
+                await self._fill(propose)
             else:
-                await self._filled
+                await self._filled.wait()
         return taken
 
-    async def _fill(self) -> None:
-        self._filled = filled = asyncio.get_running_loop().create_future()
+    async def _fill(self, propose: Propose) -> None:
+        self._filled = filled = asyncio.Event()
         try:
-            first = await self._propose(AllocateProducerIds(self._broker, BLOCK_SIZE))
+            first = await propose(AllocateProducerIds(self._broker, BLOCK_SIZE))
             self._next, self._end = first, first + BLOCK_SIZE
         finally:
             self._filled = None
-            filled.set_result(None)
+            filled.set()

@@ -13,12 +13,12 @@ from kbroker.server.topic_answers import TopicAnswers
 
 
 class Remembered:
-    """One broker's."""
+    """One broker's. Holds nothing that holds the broker: it goes when the broker does."""
 
     __slots__ = ("producer_ids", "topic_answers")
 
     def __init__(self, rooms: Rooms) -> None:
-        self.producer_ids = ProducerIds(rooms.node_id, rooms.propose)
+        self.producer_ids = ProducerIds(rooms.node_id)
         self.topic_answers = TopicAnswers()
 
 

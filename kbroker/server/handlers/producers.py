@@ -35,12 +35,12 @@ def handle_init_producer_id(
         return _refused(ErrorCode.INVALID_REQUEST)
     ids = remembered(rooms).producer_ids
     producer_id = ids.take()
-    return _from_new_block(ids) if producer_id is None else _given(producer_id)
+    return _from_new_block(rooms, ids) if producer_id is None else _given(producer_id)
 
 
-async def _from_new_block(ids: ProducerIds) -> InitProducerIdResponse:
+async def _from_new_block(rooms: Rooms, ids: ProducerIds) -> InitProducerIdResponse:
     try:
-        return _given(await ids.take_from_new_block())
+        return _given(await ids.take_from_new_block(rooms.propose))
     except KafkaError as error:
         # 14 is the code that every producer retries here; the others end an idempotent producer for good
         code = ErrorCode.COORDINATOR_LOAD_IN_PROGRESS if error.code.retriable else error.code

@@ -82,6 +82,25 @@ async def test_many_producers_at_once_wait_for_one_block(house: House) -> None:
     assert 1 == len(house.proposed)
 
 
+async def test_a_producer_that_goes_leaves_the_others_waiting(house: House) -> None:
+    gate = asyncio.Event()
+    propose = house.propose
+
+    async def slow(command: Any) -> Any:
+        await gate.wait()
+        return await propose(command)
+
+    house.rooms = house.rooms_with(propose=slow)
+    asks, goes, stays = [asyncio.ensure_future(init(house)) for _ in range(3)]
+    await asyncio.wait([asks, goes, stays], timeout=0)
+    goes.cancel()
+    await asyncio.wait([goes], timeout=10)
+    gate.set()
+
+    assert {0, 1} == {producer_id for _, producer_id, _ in await asyncio.gather(asks, stays)}
+    assert goes.cancelled()
+
+
 @pytest.mark.parametrize(
     "error, answered",
     [
