@@ -18,7 +18,7 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from crc32c import crc32c
+from kbroker.protocol.crc import crc32c
 
 from kbroker.errors import StartError
 

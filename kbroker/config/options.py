@@ -5,6 +5,7 @@ Texts, bounds and refusals are Kafka's. Knows nothing of brokers, topics or wher
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any
@@ -189,10 +190,7 @@ class Option:
                 raise BadValue("Expected value to be either true or false")
             return lower == "true"
         if kind is DOUBLE:
-            try:
-                return float(text)
-            except ValueError:
-                raise BadValue("Not a number of type DOUBLE") from None
+            return _number(text)
         if kind is LIST:
             # a member given twice counts once
             return tuple(dict.fromkeys(part.strip() for part in text.split(","))) if text else ()
@@ -243,3 +241,14 @@ def _integer(text: str, kind: ConfigType) -> int:
         if -1 << _WIDTHS[kind] <= value < 1 << _WIDTHS[kind]:
             return value
     raise BadValue(f"Not a number of type {kind.name}")
+
+
+def _number(text: str) -> float:
+    # float() takes underscores, and infinity and nan, which no bound holds
+    try:
+        value = float(text) if "_" not in text else math.nan
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise BadValue("Not a number of type DOUBLE")
+    return value
