@@ -19,6 +19,9 @@ from bench.brokers import ROOT, make_certificate
 from bench.cases import FRESH, KBROKER_ONLY, LOADED, Bench
 from tools import kafka
 
+# Others' share of the machine from which on the figures are not to be trusted.
+QUIET = 0.05
+
 FULL = {"seconds": 3.0, "rounds": 3, "warm_kafka": 25.0, "warm_kbroker": 3.0}
 QUICK = {"seconds": 1.0, "rounds": 1, "warm_kafka": 8.0, "warm_kbroker": 1.0}
 
@@ -117,8 +120,12 @@ def run_loaded(bench: Bench, name: str, wanted: list[str], asked: argparse.Names
         seconds = asked.warm_kafka if name == "kafka" else asked.warm_kbroker
         bench.say(f"{name}: warming, {seconds:g} s")
         cases.warm(peer, seconds, tls=tls)
+        others = machine.Others(peer.pid)
         for case in wanted:
             attempt(case, LOADED[case], peer)
+        if cases.alive(peer):
+            noise = f"other processes took {others.share():.0%} of the machine during the loads on {name}"
+            bench.notes.append(noise + (": NOT A QUIET MACHINE" if others.share() > QUIET else ""))
 
 
 def write(bench: Bench, facts: dict[str, str], folder: Path) -> None:

@@ -26,6 +26,30 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
+def busy_s() -> float:
+    """CPU seconds that the whole machine has worked, or was kept from working by its host."""
+    user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / TICKS
+
+
+class Others:
+    """What everything but us and one process did with the machine since this was made."""
+
+    __slots__ = ("_begin", "_pid")
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._begin = self._now()
+
+    def _now(self) -> tuple[float, float]:
+        return time.perf_counter(), busy_s() - cpu_s(self._pid) - time.process_time()
+
+    def share(self) -> float:
+        """Of all cores, 0 to 1. The kernel's own threads, which write pages back, are among the others."""
+        wall, others = (now - then for now, then in zip(self._now(), self._begin, strict=True))
+        return others / wall / (os.cpu_count() or 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Memory:
     """Bytes a process holds: resident, and with shared pages counted by share."""
