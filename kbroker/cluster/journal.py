@@ -18,9 +18,8 @@ import struct
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from kbroker.protocol.crc import crc32c
-
 from kbroker.errors import StartError
+from kbroker.protocol.crc import crc32c
 
 JOURNAL_HEADER = b"kbroker\x01"
 SNAPSHOT_HEADER = b"kbrosnp\x01"
