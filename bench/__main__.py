@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from bench import cases, machine, report
-from bench.brokers import ROOT, make_certificate
+from bench.brokers import ROOT, alive, make_certificate
 from bench.cases import FRESH, KBROKER_ONLY, LOADED, Bench
 from tools import kafka
 
@@ -123,7 +123,7 @@ def run_loaded(bench: Bench, name: str, wanted: list[str], asked: argparse.Names
         others = machine.Others(peer.pid)
         for case in wanted:
             attempt(case, LOADED[case], peer)
-        if cases.alive(peer):
+        if alive(peer):
             noise = f"other processes took {others.share():.0%} of the machine during the loads on {name}"
             bench.notes.append(noise + (": NOT A QUIET MACHINE" if others.share() > QUIET else ""))
 
