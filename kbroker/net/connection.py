@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from kbroker.errors import ProtocolError
 from kbroker.net.buffers import Buffers
-from kbroker.protocol.frames import encode_response
+from kbroker.protocol.frames import FRAME_SIZE_MIN, encode_response
 from kbroker.protocol.wire import Message
 from kbroker.seams import Buffer, Net, Threads
 from kbroker.storage.log import Region
@@ -23,9 +23,6 @@ from kbroker.turn import Turn
 UNSENT_BYTES_MAX = 4 << 20
 # Requests on one connection that are not answered yet. Stock producers keep 5 in flight; load generators hundreds.
 UNANSWERED_MAX = 256
-# The smallest frame is a request header without client id; anything shorter, or longer than the listener's limit, is
-# refused before a byte of it is stored.
-FRAME_SIZE_MIN = 8
 # Up to here answers are joined and sent by one `send`, which is cheaper than `sendmsg` of several pieces.
 JOIN_BYTES_MAX = 16 << 10
 # Gathered for one send; the system takes 1,024 pieces.
@@ -124,7 +121,11 @@ class Slot:
         if connection is None:
             self.response = response
         elif connection.open:
-            self.fill_bytes(encode_response(response, self.version, self.correlation_id))
+            try:
+                answer = encode_response(response, self.version, self.correlation_id)
+            except ValueError as error:  # a handler's mistake: whoever fills slots must not stop for it
+                return connection.close(error)
+            self.fill_bytes(answer)
 
     def fill_bytes(self, answer: Answer) -> None:
         """The same with a whole encoded frame; the slot is bound."""

@@ -157,7 +157,11 @@ class LoopNet:
         self._loop = loop
         self._reads: dict[int, bool] = {}
         self._writes: dict[int, bool] = {}
-        turn.wake = lambda: loop.call_soon(turn.run) and None
+
+        def wake() -> None:
+            loop.call_soon(turn.run)
+
+        turn.wake = wake
 
     def watch(self, sock: Any, read: OnReady | None, write: OnReady | None = None) -> None:
         """Call `read` when `sock` has bytes (or ended), `write` when it takes some; None: not interested."""

@@ -9,10 +9,9 @@ from collections.abc import Iterable, Iterator
 from struct import Struct
 from typing import NamedTuple
 
-from crc32c import crc32c
-
 from kbroker.errors import ErrorCode, KafkaError, ProtocolError
 from kbroker.protocol import compression
+from kbroker.protocol.crc import crc32c
 
 # base offset i64, batch length i32, partition leader epoch i32, magic i8, CRC u32, attributes i16, last offset delta
 # i32, base timestamp i64, max timestamp i64, producer id i64, producer epoch i16, base sequence i32, record count i32

@@ -14,10 +14,9 @@ from collections.abc import Iterator
 from itertools import repeat
 from typing import Protocol
 
-from crc32c import crc32c
-
 from kbroker.errors import ErrorCode, KafkaError
 from kbroker.protocol import compression
+from kbroker.protocol.crc import crc32c
 from kbroker.protocol.records import (
     CODEC_MASK,
     CONTROL,

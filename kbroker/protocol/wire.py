@@ -212,7 +212,7 @@ class Struct(metaclass=StructMeta):
     FIELDS: ClassVar[tuple[Field, ...]] = ()
 
     if TYPE_CHECKING:
-        unknown_tags: dict[int, bytes] | None  # tagged fields we do not know: kept, and sent on
+        unknown_tags: dict[int, bytes] | None = None  # tagged fields we do not know: kept, and sent on
     else:
 
         def __init__(self, **values: Any) -> None:

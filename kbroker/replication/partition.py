@@ -30,9 +30,6 @@ log = logs.get_logger(__name__)
 Waiter = Callable[[ErrorCode], None]
 
 
-EMPTY = memoryview(b"")
-
-
 class Limits(NamedTuple):
     """What this broker spends on checking a batch."""
 
@@ -166,7 +163,7 @@ class Partition:
 
     # -- write
 
-    def append(self, records: memoryview | None, acks: int) -> Appended:
+    def append(self, records: memoryview, acks: int) -> Appended:
         """Check a producer's batch, stamp it in place and append it. Raises KafkaError; nothing is kept then.
 
         A batch that is already in the log (idempotent producer) is not appended again: its first place is returned,
@@ -175,7 +172,7 @@ class Partition:
         config, limits = self._may_append(acks), self._limits
         now_ms = self._clock.wall_ms()
         batch = validation.check_produced(
-            EMPTY if records is None else records,
+            records,
             config,
             now_ms,
             self.tp,

@@ -189,6 +189,8 @@ class Dispatcher:
         call = Call(row.version, peer, connection)
         try:
             answer = row.handler(self._rooms, call, row.decode(buffer[body:end]))
+            if isinstance(answer, Message):
+                return connection.put(encode_response(answer, row.version, correlation_id))
         except ProtocolError:
             raise
         except KafkaError as error:
@@ -198,8 +200,6 @@ class Dispatcher:
         if type(answer) is Slot:
             self._bind(connection, row.version, correlation_id, answer)
             connection.put(answer)
-        elif isinstance(answer, Message):
-            connection.put(encode_response(answer, row.version, correlation_id))
         elif answer is not NO_RESPONSE:
             slot = Slot()
             slot.bind(connection, row.version, correlation_id)

@@ -196,7 +196,7 @@ class FetchSession:
         for interest in list(ready):
             room = max_bytes - found.size
             data = interest.look(partitions, max(room, 0), at_least_one=not found.size)
-            size = len(data.records)
+            size = 0 if data.records is None else len(data.records)
             if size:
                 found.size += size
                 del ready[interest]  # to the end: the others come first next time

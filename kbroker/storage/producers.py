@@ -8,9 +8,8 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from crc32c import crc32c
-
 from kbroker.errors import ErrorCode, KafkaError
+from kbroker.protocol.crc import crc32c
 
 # Batches remembered per producer: a client keeps at most five in flight, so a retry is always among them.
 BATCHES_KEPT = 5

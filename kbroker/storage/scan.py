@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import structlog
-from crc32c import crc32c
 
+from kbroker.protocol.crc import crc32c
 from kbroker.seams import File
 
 log = structlog.get_logger(__name__)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from crc32c import crc32c
-
 from kbroker.cli.dumps.common import (
     Damage,
     Depth,
@@ -19,6 +17,7 @@ from kbroker.cli.dumps.common import (
 )
 from kbroker.errors import KafkaError
 from kbroker.protocol.compression import CODEC_NAMES
+from kbroker.protocol.crc import crc32c
 from kbroker.protocol.records import CRC_START, HEADER_BYTES, Record, RecordBatch, decode_records
 from kbroker.protocol.validation import walk_slices
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from struct import Struct
 
-from crc32c import crc32c
-
 from kbroker.cli.dumps.common import Damage, Depth, parse_number, plain_name, read_small, shown, time_text
+from kbroker.protocol.crc import crc32c
 
 CHECKPOINTS = {
     "leader-epoch-checkpoint": ("epoch", "start_offset"),

@@ -75,12 +75,10 @@ class _Fetch:
         "_rooms",
         "_session",
         "_timer",
-        "_version",
     )
 
     def __init__(self, rooms: Rooms, call: Call, request: FetchRequest, session: FetchSession) -> None:
         self._rooms = rooms
-        self._version = call.version
         self._request = request
         self._session = session
         self._max_bytes = min(request.max_bytes, rooms.settings.fetch_max_bytes)
@@ -102,15 +100,15 @@ class _Fetch:
     def answer(self, found: Found) -> FetchResponse:
         """The response with what was found."""
         session = self._session
-        with_ids = self._version >= FIRST_WITH_TOPIC_IDS
         topics: dict[str | bytes, FetchableTopicResponse] = {}
         for interest, data in found.answers:
-            topic = topics.get(interest.topic)
+            key = interest.topic
+            topic = topics.get(key)
             if topic is None:
-                topic = topics[interest.topic] = (
-                    FetchableTopicResponse(topic_id=interest.topic, partitions=[])
-                    if with_ids
-                    else FetchableTopicResponse(topic=interest.topic, partitions=[])
+                topic = topics[key] = (
+                    FetchableTopicResponse(topic=key, partitions=[])
+                    if isinstance(key, str)
+                    else FetchableTopicResponse(topic_id=key, partitions=[])
                 )
             topic.partitions.append(data)
         session.told(found)

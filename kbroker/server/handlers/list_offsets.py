@@ -23,6 +23,8 @@ LATEST_TIERED = -5  # v9, KIP-1005
 EARLIEST_PENDING_UPLOAD = -6  # v11, KIP-1023
 FIRST_VERSION_WITH = {MAX_TIMESTAMP: 7, EARLIEST_LOCAL: 8, LATEST_TIERED: 9, EARLIEST_PENDING_UPLOAD: 11}
 
+FIRST_WITH_EPOCHS = 4
+
 UNKNOWN = -1
 
 
@@ -65,7 +67,9 @@ def _answer(
         answer.error_code = error.code
     else:
         if found is not None:
-            answer.offset, answer.timestamp, answer.leader_epoch = found
+            answer.offset, answer.timestamp, epoch = found
+            if call.version >= FIRST_WITH_EPOCHS:
+                answer.leader_epoch = epoch
     return answer
 
 

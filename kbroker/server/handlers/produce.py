@@ -51,11 +51,10 @@ def handle_produce(
     acks = request.acks
     topics = request.topic_data
     if (
-        acks != ACKS_NONE
-        and len(topics) == 1
+        len(topics) == 1
         and len(topics[0].partition_data) == 1
         and request.transactional_id is None
-        and (acks in (ACKS_ALL, ACKS_LEADER))
+        and acks in (ACKS_ALL, ACKS_LEADER)
     ):
         one = _produce_one(rooms, call.version, request, topics[0], topics[0].partition_data[0])
         if one is not None:
@@ -68,7 +67,7 @@ def handle_produce(
     else:
         for topic in topics:
             for data in topic.partition_data:
-                if data.records is not None and is_big(data.records):
+                if is_big(data.records):
                     return _produce_slowly(call, request, produce)
         for topic in topics:
             answers = produce.answers_of(topic)
@@ -89,12 +88,12 @@ def _produce_one(
         if version >= FIRST_WITH_TOPIC_IDS
         else rooms.partitions.get(topic.name, data.index)
     )
-    if partition is None or data.records is None or is_big(data.records):
+    if partition is None or is_big(data.records):
         return None
     later = Later()
     wait = _WaitForOne(later, version, topic, data.index)
     try:
-        wait.appended = appended = partition.append(data.records, request.acks)
+        wait.appended = appended = partition.append(_view(data), request.acks)
     except KafkaError as error:
         answer = PartitionProduceResponse(index=data.index)
         _fill_refusal(answer, error, partition)
@@ -199,22 +198,26 @@ def _template(version: int, topic: TopicProduceData, index: int) -> _Template:
 templates: dict[tuple[int, str, bytes, int], _Template] = {}
 
 
-def is_big(records: memoryview) -> bool:
-    """Whether checking the batch takes so long that others should be served in between."""
-    size = len(records)
+def is_big(records: Any) -> bool:
+    """Whether checking the batch (a view; None: null) takes so long that others should be served in between."""
+    size = 0 if records is None else len(records)
     return size > BIG_BYTES or (
         size >= HEADER_BYTES and _COUNT.unpack_from(records, _COUNT_AT)[0] > BIG_RECORDS
     )
 
 
+def _view(data: PartitionProduceData) -> memoryview:
+    """The records of a decoded request: a view of the frame; nothing where they are null."""
+    return EMPTY if data.records is None else data.records  # type: ignore[return-value]  # decoded: never a Region
+
+
+EMPTY = memoryview(b"")
+
+
 async def _produce_slowly(call: Call, request: ProduceRequest, produce: _Produce) -> Response:
     """Big batches: checked in slices, between which the loop serves others. Only this connection stops reading."""
     copies = [  # before the first pause: the frame's buffer is reused after it
-        [
-            None if data.records is None else memoryview(bytearray(data.records))
-            for data in topic.partition_data
-        ]
-        for topic in request.topic_data
+        [memoryview(bytearray(_view(data))) for data in topic.partition_data] for topic in request.topic_data
     ]
     for topic, copied in zip(request.topic_data, copies, strict=True):
         for data, records in zip(topic.partition_data, copied, strict=True):
@@ -267,7 +270,7 @@ class _Produce:
         try:
             if partition is None:
                 raise self._unknown()
-            self._took(partition, partition.append(data.records, self._acks), answer)
+            self._took(partition, partition.append(_view(data), self._acks), answer)
         except KafkaError as error:
             self._refuse(answer, error, partition)
 
@@ -275,7 +278,7 @@ class _Produce:
         self, topic: TopicProduceData, data: PartitionProduceData, answers: list[PartitionProduceResponse]
     ) -> Generator[None, None, None]:
         """The same, with pauses."""
-        if data.records is None or not is_big(data.records):
+        if not is_big(data.records):
             return self.append(topic, data, answers)
         answer = PartitionProduceResponse(index=data.index)
         answers.append(answer)
@@ -283,7 +286,7 @@ class _Produce:
         try:
             if partition is None:
                 raise self._unknown()
-            appended = yield from partition.append_in_slices(data.records, self._acks)
+            appended = yield from partition.append_in_slices(_view(data), self._acks)
             self._took(partition, appended, answer)
         except KafkaError as error:
             self._refuse(answer, error, partition)
