@@ -20,7 +20,7 @@ from bench.cases import FRESH, KBROKER_ONLY, LOADED, Bench
 from tools import kafka
 
 # Others' share of the machine from which on the figures are not to be trusted.
-QUIET = 0.05
+QUIET = 0.10
 
 FULL = {"seconds": 3.0, "rounds": 3, "warm_kafka": 25.0, "warm_kbroker": 3.0}
 QUICK = {"seconds": 1.0, "rounds": 1, "warm_kafka": 8.0, "warm_kbroker": 1.0}
