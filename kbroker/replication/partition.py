@@ -236,17 +236,27 @@ class Partition:
         if appended.end <= self.log.written:  # a duplicate: nothing new will move
             self.log_moved()
 
-    def delete_records(self, offset: int) -> int:
-        """Move the log start to `offset` (exclusive; -1: the high watermark). The new low watermark."""
+    def delete_records(self, offset: int, done: Callable[[int, KafkaError | None], None]) -> None:
+        """Move the log start to `offset` (exclusive; -1: the high watermark).
+
+        Readers see it at once; `done(low watermark, None)` once it is on the disk, or `done(-1, error)`.
+        """
         if not self.is_leader:
             raise KafkaError(self.gone or ErrorCode.NOT_LEADER_OR_FOLLOWER)
         target = self.high_watermark if offset == -1 else offset
         if target < 0 or target > self.high_watermark:
             raise KafkaError(ErrorCode.OFFSET_OUT_OF_RANGE)
-        if target > self.log.start:
-            self.log.delete_before(target, lambda error: None)
-            self._tell_watchers()
-        return self.log.start
+        log = self.log
+        if target <= log.start:
+            return done(log.start, None)
+
+        def moved(error: BaseException | None) -> None:
+            if error is not None:
+                return done(-1, KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, str(error)))
+            done(log.start, None)
+
+        log.delete_before(target, moved)
+        self._tell_watchers()
 
     def retain(self, now_ms: int) -> None:
         """Let old segments go as the topic's config says, and producers that were silent for long."""

@@ -22,6 +22,7 @@ from kbroker.cluster.names import new_topic_id
 from kbroker.cluster.state import Change, Topic
 from kbroker.config import ResourceType, Settings
 from kbroker.model import BrokerId, Endpoint
+from kbroker.net.connection import Slot
 from kbroker.replication.partition import WRITTEN
 from kbroker.replication.replicas import Replicas
 from kbroker.server.rooms import Rooms
@@ -145,4 +146,8 @@ class House:
         """What `handler` answers, whether at once or later."""
         call: Any = SimpleNamespace(version=version, listener=listener)  # what these handlers look at
         answer = handler(self.rooms, call, request)
+        if isinstance(answer, Slot):
+            self.broker.settle()
+            assert answer.response is not None, "the answer has not come"
+            return answer.response
         return await answer if inspect.isawaitable(answer) else answer

@@ -7,7 +7,7 @@ refused where the command is applied. Topics are answered in the request's order
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from uuid import UUID
 
 from kbroker.cluster.commands import CreatePartitions, CreateTopics, DeleteTopics, MorePartitions, NewTopic
@@ -38,7 +38,7 @@ from kbroker.protocol.messages.topics import (
 )
 from kbroker.protocol.wire import ZERO_UUID
 from kbroker.server.handlers.shared import reason
-from kbroker.server.rooms import Call, Rooms
+from kbroker.server.rooms import Call, Later, Rooms
 
 # The log of the cluster's state, in Kafka: no topic here, and nobody may make one of this name.
 CLUSTER_METADATA_TOPIC = "__cluster_metadata"
@@ -425,34 +425,60 @@ def _grown_result(name: str, outcome: MorePartitions | KafkaError) -> CreatePart
 # DeleteRecords -------------------------------------------------------------------------------------------------
 
 
-def handle_delete_records(rooms: Rooms, call: Call, request: DeleteRecordsRequest) -> DeleteRecordsResponse:
+def handle_delete_records(rooms: Rooms, call: Call, request: DeleteRecordsRequest) -> Later:
     """DeleteRecords: v0-2.
 
     Records before an offset go (-1: all below the high watermark); the low watermark is the log's start afterwards.
-    Not those of a topic that is only compacted, nor of an internal one.
+    Answered when every new start is on the disk. Not those of a topic that is only compacted, nor of an internal one.
     v2 flexible
     """
-    return DeleteRecordsResponse(
-        topics=[
-            DeleteRecordsTopicResult(
-                name=topic.name,
-                partitions=[_records_deleted(rooms, topic.name, asked) for asked in topic.partitions],
-            )
-            for topic in request.topics
-        ]
-    )
+    answer = _RecordsDeleted(sum(len(topic.partitions) for topic in request.topics))
+    answer.response.topics = [
+        DeleteRecordsTopicResult(
+            name=topic.name, partitions=[answer.of(rooms, topic.name, asked) for asked in topic.partitions]
+        )
+        for topic in request.topics
+    ]
+    answer.one_less()
+    return answer.later
 
 
-def _records_deleted(rooms: Rooms, topic: str, asked: DeleteRecordsPartition) -> DeleteRecordsPartitionResult:
-    index = asked.partition_index
-    try:
-        low_watermark = _delete_records(rooms, topic, asked)
-    except KafkaError as error:
-        return DeleteRecordsPartitionResult(partition_index=index, low_watermark=-1, error_code=error.code)
-    return DeleteRecordsPartitionResult(partition_index=index, low_watermark=low_watermark)
+class _RecordsDeleted:
+    """An answer to DeleteRecords that waits for its partitions."""
+
+    def __init__(self, partitions: int) -> None:
+        self.later = Later()
+        self.response = DeleteRecordsResponse()
+        self._left = partitions + 1  # one for the list of them, which must be whole too
+
+    def of(self, rooms: Rooms, topic: str, asked: DeleteRecordsPartition) -> DeleteRecordsPartitionResult:
+        """One partition's result, to be filled in."""
+        result = DeleteRecordsPartitionResult(partition_index=asked.partition_index, low_watermark=-1)
+
+        def done(low_watermark: int, error: KafkaError | None) -> None:
+            result.low_watermark = low_watermark
+            result.error_code = error.code if error is not None else ErrorCode.NONE
+            self.one_less()
+
+        try:
+            _delete_records(rooms, topic, asked, done)
+        except KafkaError as error:
+            done(-1, error)
+        return result
+
+    def one_less(self) -> None:
+        """One partition is done."""
+        self._left -= 1
+        if not self._left:
+            self.later.fill(self.response)
 
 
-def _delete_records(rooms: Rooms, topic: str, asked: DeleteRecordsPartition) -> int:
+def _delete_records(
+    rooms: Rooms,
+    topic: str,
+    asked: DeleteRecordsPartition,
+    done: Callable[[int, KafkaError | None], None],
+) -> None:
     if topic in INTERNAL_TOPICS:
         raise KafkaError(ErrorCode.INVALID_TOPIC_EXCEPTION)
     partition = rooms.partitions.get(topic, asked.partition_index)
@@ -460,7 +486,7 @@ def _delete_records(rooms: Rooms, topic: str, asked: DeleteRecordsPartition) -> 
         raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
     if partition.config.cleanup_policy == {"compact"}:
         raise KafkaError(ErrorCode.POLICY_VIOLATION)
-    return partition.delete_records(asked.offset)
+    partition.delete_records(asked.offset, done)
 
 
 async def _proposed(rooms: Rooms, command: object, count: int) -> Sequence[object]:
