@@ -73,8 +73,8 @@ def frame(entries: Sequence[Entry], *, synced_before: bool) -> bytes:
 
 def read_journal(data: bytes, path: str) -> Journal:
     """The entries of a journal; what is torn at its end is left out, what is damaged before is a StartError."""
-    if len(data) < len(JOURNAL_HEADER) and JOURNAL_HEADER.startswith(data):
-        return Journal([], 0)  # the crash came before the header was synced, so nothing followed
+    if _is_torn_header(data):
+        return Journal([], 0)
     if not data.startswith(JOURNAL_HEADER):
         raise damaged(path, "its header is not this version's")
     entries: list[Entry] = []
@@ -87,6 +87,13 @@ def read_journal(data: bytes, path: str) -> Journal:
         entries += _entries(body, path)
         at += _FRAME.size + len(body)
     return Journal(entries, at)
+
+
+def _is_torn_header(data: bytes) -> bool:
+    """Whether power went before the header was synced, so that nothing follows it: some of its bytes, zeros for others."""
+    if len(data) > len(JOURNAL_HEADER) or data == JOURNAL_HEADER:
+        return False
+    return all(byte in (0, wanted) for byte, wanted in zip(data, JOURNAL_HEADER, strict=False))
 
 
 def _body(data: bytes, at: int) -> memoryview | None:

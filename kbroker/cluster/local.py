@@ -263,8 +263,10 @@ class LocalLog:
         file = self._disk.open(path, create=True)
         if file.size:
             file.truncate(0)
-        file.append([journal.JOURNAL_HEADER])  # synced with the first group; torn, it is written again
+        file.append([journal.JOURNAL_HEADER])
         if self._fsync:
+            # before a group is written behind it: a torn header with entries after it would look like damage
+            file.sync()
             self._disk.sync_dir(self._folder)
         return file
 

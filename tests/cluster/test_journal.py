@@ -107,3 +107,8 @@ def test_names_carry_their_index():
     assert [None] * 3 == [
         j.index_of(name, "journal") for name in (j.snapshot_name(42), "journal.42", "snapshot.new")
     ]
+
+
+@pytest.mark.parametrize("data", [b"", b"kb", bytes(8), b"k\x00\x00\x00\x00\x00\x00\x01"])
+def test_a_header_that_was_never_synced_is_an_empty_journal(data):
+    assert j.Journal([], 0) == j.read_journal(data, "journal")

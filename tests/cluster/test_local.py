@@ -3,146 +3,48 @@
 from __future__ import annotations
 
 import errno
-from itertools import pairwise
 from uuid import UUID
 
 import pytest
 
 from kbroker.cluster import commands as c
-from kbroker.cluster.journal import journal_name, snapshot_name
+from kbroker.cluster.journal import Entry, frame, journal_name, snapshot_name
 from kbroker.cluster.local import LocalLog
 from kbroker.cluster.state import ClusterState
 from kbroker.config import ConfigOp
 from kbroker.errors import ErrorCode, KafkaError, StartError
 from kbroker.model import BrokerId
+from tests.support.memory_disk import Crashed, MemoryDisk
 from tests.support.storage import ManualThreads
 
 FOLDER = "/data/cluster"
 FIRST = f"{FOLDER}/{journal_name(1)}"
 
 
-class PowerCut(BaseException):
-    """The machine stops here."""
+def new_disk(seed=0):
+    disk = MemoryDisk(seed=seed)
+    disk.mkdir("/data")
+    disk.sync_dir("/")
+    return disk
 
 
-class Bytes:
-    """What is in a file, and what of it an fsync has put on the disk."""
-
-    def __init__(self):
-        self.now = b""
-        self.safe = b""
+def crashed(disk, keep="none"):
+    """`disk` after a loss of power."""
+    disk.crash(keep)
+    return disk
 
 
-class CuttingDisk:
-    """Forgets what was not synced, names too. Stops the machine, or fails, at a chosen operation."""
-
-    def __init__(self, *, cut_at=None, fail_at=None):
-        self.names = {}  # path -> Bytes
-        self.safe_names = {}
-        self.folders = {"/data"}
-        self.safe_folders = {"/data"}
-        self.operations = 0
-        self.cut_at = cut_at
-        self.fail_at = fail_at  # {operation: OSError}
-
-    def operation(self):
-        self.operations += 1
-        if self.operations == self.cut_at:
-            raise PowerCut
-        if self.fail_at and self.operations in self.fail_at:
-            raise self.fail_at[self.operations]
-
-    def after_power_cut(self, *, names_kept, tail):
-        """The disk as the next start finds it. `tail`: how much of unsynced bytes is there (0 to 1)."""
-        disk = CuttingDisk()
-        disk.folders = set(self.folders if names_kept else self.safe_folders)
-        for path, data in (self.names if names_kept else self.safe_names).items():
-            if path.rpartition("/")[0] not in disk.folders:
-                continue
-            kept = disk.names[path] = Bytes()
-            if data.now.startswith(data.safe):
-                unsynced = data.now[len(data.safe) :]
-                kept.now = data.safe + unsynced[: int(len(unsynced) * tail)]
-            else:  # truncated since it was synced, and maybe the truncation was lost
-                kept.now = data.now if tail == 1 else data.safe
-            kept.safe = kept.now
-        disk.safe_names = dict(disk.names)
-        disk.safe_folders = set(disk.folders)
-        return disk
-
-    def open(self, path, *, create=False):
-        if path not in self.names:
-            if not create:
-                raise FileNotFoundError(path)
-            self.operation()
-            self.names[path] = Bytes()
-        return CuttingFile(self, path)
-
-    def exists(self, path):
-        return path in self.names or path in self.folders
-
-    def list(self, folder):
-        return sorted(path.rpartition("/")[2] for path in self.names if path.startswith(folder + "/"))
-
-    def read(self, path):
-        return self.names[path].now
-
-    def mkdir(self, folder):
-        self.operation()
-        self.folders.add(folder)
-
-    def rename(self, old, new):
-        self.operation()
-        self.names[new] = self.names.pop(old)
-
-    def remove(self, path):
-        self.operation()
-        del self.names[path]
-
-    def sync_dir(self, folder):
-        self.operation()
-        self.safe_folders |= {each for each in self.folders if each.rpartition("/")[0] == folder}
-        inside = {path: data for path, data in self.names.items() if path.startswith(folder + "/")}
-        self.safe_names = {
-            path: data for path, data in self.safe_names.items() if not path.startswith(folder + "/")
-        } | inside
-
-
-class CuttingFile:
-    def __init__(self, disk, path):
-        self.disk, self.path = disk, path
-        self.data = disk.names[path]
-        self.size = len(self.data.now)
-        self.closed = False
-
-    def append(self, parts):
-        data = b"".join(parts)
-        try:
-            self.disk.operation()
-        except BaseException:
-            self.data.now += data[: len(data) // 2]  # torn
-            raise
-        self.data.now += data
-        self.size += len(data)
-
-    def truncate(self, size):
-        self.disk.operation()
-        self.data.now = self.data.now[:size]
-        self.size = size
-
-    def sync(self):
-        self.disk.operation()
-        self.data.safe = self.data.now
-
-    def close(self):
-        self.closed = True
+def failing(disk, failures):
+    """`disk` fails at these of the operations to come, counted from 1."""
+    numbers = {disk.operations + number: code for number, code in failures.items()}
+    disk.fail = lambda what, path: numbers.get(disk.operations)
 
 
 class Alone:
     """A log, its disk and its threads; what was answered, in order."""
 
     def __init__(self, disk=None, *, fsync=True, journal_bytes_max=1 << 20):
-        self.disk = disk or CuttingDisk()
+        self.disk = disk or new_disk()
         self.threads = ManualThreads()
         self.answers = []
         self.changes = []
@@ -197,7 +99,7 @@ def test_what_was_done_is_there_after_the_next_start():
     alone = Alone()
     alone.do(topic("t", 5), config("9"), ids())
 
-    again = Alone(alone.disk.after_power_cut(names_kept=False, tail=0))
+    again = Alone(crashed(alone.disk))
 
     assert alone.log.state.snapshot() == again.log.state.snapshot()
     assert [10] == again.do(ids())
@@ -298,26 +200,25 @@ def test_a_barrier_with_nothing_before_passes_and_writes_nothing():
 
 
 def test_a_full_disk_refuses_and_the_next_command_goes_on():
-    disk = CuttingDisk()
+    disk = new_disk()
     alone = Alone(disk)
-    disk.fail_at = {disk.operations + 1: OSError(errno.ENOSPC, "No space left on device")}
+    failing(disk, {1: errno.ENOSPC})
 
     [refused, first] = alone.do(ids(), ids())
 
     assert ErrorCode.KAFKA_STORAGE_ERROR == refused.code
-    assert "No space left on device" in refused.message
+    assert "append failed" in refused.message
     assert 0 == first
-    assert 10 == Alone(disk.after_power_cut(names_kept=False, tail=0)).log.state.next_producer_id
+    assert 10 == Alone(crashed(disk)).log.state.next_producer_id
 
 
 @pytest.mark.parametrize(
-    "failing", [2, (1, 2), (1, 3)], ids=["fsync", "append and truncate", "append, sync of the cut"]
+    "numbers", [[2], [1, 2], [1, 3]], ids=["fsync", "append and truncate", "append, sync of the cut"]
 )
-def test_a_failed_fsync_stops_the_log_for_good(failing):
-    disk = CuttingDisk()
+def test_a_failed_fsync_stops_the_log_for_good(numbers):
+    disk = new_disk()
     alone = Alone(disk)
-    numbers = failing if isinstance(failing, tuple) else (failing,)
-    disk.fail_at = {disk.operations + number: OSError(errno.EIO, "Input/output error") for number in numbers}
+    failing(disk, dict.fromkeys(numbers, errno.EIO))
     alone.propose(ids())
     alone.propose(ids())
     alone.settle()
@@ -326,7 +227,7 @@ def test_a_failed_fsync_stops_the_log_for_good(failing):
 
     assert [ErrorCode.KAFKA_STORAGE_ERROR] * 3 == [answer.code for answer in alone.answers]
     assert later is alone.answers[-1]
-    assert "Input/output error" in alone.log.status.failed
+    assert "failed" in alone.log.status.failed
     assert 0 == alone.log.state.next_producer_id
 
 
@@ -354,7 +255,7 @@ def test_a_long_journal_becomes_a_snapshot():
     assert {snapshot_name(status.snapshot_index), journal_name(status.snapshot_index + 1)} == set(
         alone.disk.list(FOLDER)
     )
-    again = Alone(alone.disk.after_power_cut(names_kept=False, tail=0))
+    again = Alone(crashed(alone.disk))
     assert (300, status.index) == (again.log.state.next_producer_id, again.log.status.index)
 
 
@@ -380,52 +281,45 @@ def test_commands_wait_for_a_compaction_and_are_done_after_it():
 
 
 def test_a_failed_compaction_stops_the_log_and_loses_nothing():
-    disk = CuttingDisk()
+    disk = new_disk()
     alone = Alone(disk, journal_bytes_max=200)
     while disk.list(FOLDER) == [journal_name(1)] and len(alone.answers) < 50:
         alone.propose(ids())
         alone.threads.step()
         if alone.threads.waiting:  # the compaction
-            disk.fail_at = {disk.operations + 1: OSError(errno.ENOSPC, "No space left on device")}
+            failing(disk, {1: errno.ENOSPC})
             break
     alone.settle()
 
     assert "not compacted" in alone.log.status.failed
-    assert (
-        alone.log.state.next_producer_id
-        == Alone(disk.after_power_cut(names_kept=False, tail=0)).log.state.next_producer_id
-    )
+    assert alone.log.state.next_producer_id == Alone(crashed(disk)).log.state.next_producer_id
 
 
 @pytest.mark.parametrize("missing", ["journal", "snapshot"])
 def test_a_missing_file_stops_the_start(missing):
     alone = Alone(journal_bytes_max=200)
     alone.do(*[ids() for _ in range(30)])
-    [path] = [path for path in alone.disk.names if f"/{missing}." in path]
-    del alone.disk.names[path]
+    [name] = [name for name in alone.disk.list(FOLDER) if name.startswith(missing)]
+    alone.disk.remove(f"{FOLDER}/{name}")
 
     with pytest.raises(StartError, match="is missing"):
         Alone(alone.disk)
 
 
 def test_an_entry_that_is_no_command_stops_the_start():
-    disk = CuttingDisk()
+    disk = new_disk()
     alone = Alone(disk)
     alone.do(ids())
-    from kbroker.cluster.journal import Entry, frame
-
-    disk.names[FIRST].now += frame([Entry(3, 1, b"\xc1")], synced_before=True)
+    disk.open(FIRST).append([frame([Entry(3, 1, b"\xc1")], synced_before=True)])
 
     with pytest.raises(StartError, match="entry 3 is not a command"):
         Alone(disk)
 
 
 def test_a_lost_entry_stops_the_start():
-    disk = CuttingDisk()
+    disk = new_disk()
     Alone(disk)
-    from kbroker.cluster.journal import Entry, frame
-
-    disk.names[FIRST].now += frame([Entry(3, 1, c.encode(ids()))], synced_before=True)
+    disk.open(FIRST).append([frame([Entry(3, 1, c.encode(ids()))], synced_before=True)])
 
     with pytest.raises(StartError, match="entry 2 is missing"):
         Alone(disk)
@@ -453,62 +347,62 @@ def histories():
 STATES = histories()
 
 
-def run_until(cut_at):
-    """The scenario, cut at an operation: disk, answers given, commands proposed, whether it came to its end."""
-    disk = CuttingDisk(cut_at=cut_at)
+def run_until(crash_at, *, seed=0):
+    """The scenario, without power from an operation on: disk, number of answers given, of commands proposed."""
+    disk = new_disk(seed)
+    disk.crash_at = None if crash_at is None else disk.operations + crash_at
     answers, proposed = [], 0
     try:
         alone = Alone(disk, journal_bytes_max=JOURNAL_MAX)
         answers = alone.answers
-        for first, second in zip(SCENARIO[::2], SCENARIO[1::2], strict=True):
-            proposed += 1
-            alone.propose(first)
-            proposed += 1
-            alone.propose(second)
+        for pair in zip(SCENARIO[::2], SCENARIO[1::2], strict=True):
+            for command in pair:
+                proposed += 1
+                alone.propose(command)
             alone.settle()
-    except PowerCut:
-        return disk, len(answers), proposed, False
-    return disk, len(answers), proposed, True
+    except Crashed:
+        assert crash_at is not None
+    return disk, len(answers), proposed
 
 
 def count_operations():
-    disk, answers, _, ended = run_until(None)
-    assert (len(SCENARIO), True) == (answers, ended)
-    return disk.operations
+    disk, answered, _ = run_until(None)
+    assert len(SCENARIO) == answered
+    return disk.operations - new_disk().operations
 
 
-@pytest.mark.parametrize("tail", [0, 0.5, 0.9, 1])
-@pytest.mark.parametrize("names_kept", [False, True])
-def test_a_power_cut_at_any_operation_loses_nothing_that_was_answered(names_kept, tail):
-    for cut_at in range(1, count_operations() + 1):
-        disk, answered, proposed, ended = run_until(cut_at)
-        assert not ended
+@pytest.mark.parametrize("keep, seeds", [("none", 1), ("all", 1), ("torn", 8)])
+def test_a_power_cut_at_any_operation_loses_nothing_that_was_answered(keep, seeds):
+    for crash_at in range(1, count_operations() + 1):
+        for seed in range(seeds):
+            disk, answered, proposed = run_until(crash_at, seed=seed)
 
-        again = Alone(disk.after_power_cut(names_kept=names_kept, tail=tail), journal_bytes_max=JOURNAL_MAX)
+            again = Alone(crashed(disk, keep), journal_bytes_max=JOURNAL_MAX)
 
-        there = again.log.state.snapshot()
-        assert there in STATES[answered : proposed + 1], f"cut at {cut_at}, {answered} answered"
-        assert_goes_on(again)
+            there = again.log.state.snapshot()
+            assert there in STATES[answered : proposed + 1], (
+                f"crash at {crash_at}, seed {seed}, {answered} answered"
+            )
+            assert_goes_on(again)
 
 
-@pytest.mark.parametrize("names_kept", [False, True])
-def test_a_power_cut_while_starting_after_a_power_cut_loses_nothing_either(names_kept):
-    for cut_at in range(1, count_operations() + 1, 3):
-        disk, answered, _, _ = run_until(cut_at)
-        for second_cut in range(1, 5):
-            found = disk.after_power_cut(names_kept=names_kept, tail=0.5)
-            found.cut_at = second_cut
+@pytest.mark.parametrize("keep", ["none", "all", "torn"])
+def test_a_power_cut_in_the_start_after_a_power_cut_loses_nothing_either(keep):
+    for crash_at in range(1, count_operations() + 1, 3):
+        for second in range(1, 5):
+            disk, answered, _ = run_until(crash_at, seed=second)
+            disk.crash(keep)
+            disk.crash_at = disk.operations + second
             try:
-                Alone(found, journal_bytes_max=JOURNAL_MAX)
-            except PowerCut:
+                Alone(disk, journal_bytes_max=JOURNAL_MAX)
+            except Crashed:
                 pass
-            again = Alone(found.after_power_cut(names_kept=names_kept, tail=0))
-            assert again.log.state.snapshot() in STATES[answered:], f"cut at {cut_at}, then {second_cut}"
+            again = Alone(crashed(disk, keep))
+            assert again.log.state.snapshot() in STATES[answered:], f"crash at {crash_at}, then {second}"
 
 
 def assert_goes_on(alone):
     before = alone.log.state.next_producer_id
     assert [before, before + 10] == alone.do(ids(), ids())
-    again = Alone(alone.disk.after_power_cut(names_kept=False, tail=0))
-    assert alone.log.state.snapshot() == again.log.state.snapshot()
-    assert all(a < b for a, b in pairwise([before, again.log.state.next_producer_id]))
+    state = alone.log.state.snapshot()
+    assert state == Alone(crashed(alone.disk)).log.state.snapshot()
