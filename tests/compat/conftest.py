@@ -14,8 +14,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("tests.compat.scenario")
-
 from tests.compat import registry
 from tests.compat.driver import Client
 from tests.support.peers import Certificates, Endpoint, Peer, start_peer

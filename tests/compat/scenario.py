@@ -52,11 +52,12 @@ def _record(client: Client, number: int, timestamp: int) -> Record:
 
 def assert_same(sent: list[Record], received: list[Record], reader: Client) -> None:
     """Everything arrived once, in order, byte for byte, with its headers and (where the sender set it) its time."""
-    assert list(range(len(sent))) == [record.offset for record in received]
+    offsets = [record.offset for record in received]
+    assert list(range(len(sent))) == offsets, f"offsets {offsets}"
     for want, got in zip(sent, received, strict=True):
-        assert _as_told_by(reader, want) == _as_told_by(reader, got)
+        assert _as_told_by(reader, want) == _as_told_by(reader, got), f"sent {want}, got {got}"
         if want.timestamp is not None:
-            assert want.timestamp == got.timestamp
+            assert want.timestamp == got.timestamp, f"sent {want}, got {got}"
 
 
 def _as_told_by(reader: Client, record: Record) -> tuple[bytes | None, bytes | None, Headers]:

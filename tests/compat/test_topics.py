@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.compat.driver import Client, ClientFailed, Record
@@ -37,6 +39,9 @@ def hundred(clients, peers) -> set[str]:  # type: ignore[no-untyped-def]
     names = {f"hundred-{number}" for number in range(100)}
     for made in [helper.begin("create", at, topic=name, partitions=2, configs={}) for name in sorted(names)]:
         made.result(60)
+    deadline = time.monotonic() + 20
+    while not names <= set(helper.call("metadata", at, topics=None)["topics"]):
+        assert time.monotonic() < deadline, "the new topics do not come up"
     return names
 
 

@@ -30,7 +30,7 @@ def serve(ops: dict[str, Callable[[Ask], Any]], code_of: Callable[[BaseException
             said: dict[str, Any] = {"id": ask["id"], "ok": ops[ask["op"]](ask)}
         except Failed as error:
             said = {"id": ask["id"], "error": {"code": error.code, "message": error.message}}
-        except BaseException as error:  # noqa: BLE001 -- whatever a client raises is its answer
+        except BaseException as error:  # whatever a client raises is its answer
             text = f"{type(error).__name__}: {error}"
             said = {"id": ask["id"], "error": {"code": code_of(error), "message": text}}
         with lock:

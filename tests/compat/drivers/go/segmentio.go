@@ -209,7 +209,7 @@ func (segmentio) consume(ctx context.Context, ask *Ask) (map[string]any, error) 
 		MaxBytes:       4_000_000,
 		IsolationLevel: isolation,
 	})
-	defer reader.Close()
+	defer func() { go reader.Close() }() // it waits for the poll under way
 	from := kafka.LastOffset
 	switch offset := ask.Offset.(type) {
 	case float64:

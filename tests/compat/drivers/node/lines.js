@@ -14,11 +14,17 @@ function serve (ops, codeOf) {
     try {
       said = { id: ask.id, ok: await ops[ask.op](ask) }
     } catch (error) {
-      said = { id: ask.id, error: { code: codeOf(error), message: `${error.name}: ${error.message}` } }
+      said = { id: ask.id, error: { code: codeOf(error), message: story(error) } }
     }
     process.stdout.write(JSON.stringify(said) + '\n')
   })
   lines.on('close', () => process.exit(0))
+}
+
+// An error and what it says of its causes.
+function story (error) {
+  const parts = (error.errors ?? [error.cause]).filter(Boolean)
+  return `${error.name}: ${error.message}` + (parts.length > 0 ? ` <- ${story(parts.at(-1))}` : '')
 }
 
 // The first number that `read(error)` finds in an error, its causes and its parts; null when there is none.
