@@ -234,9 +234,7 @@ class LocalLog:
         finally:
             file.close()
         disk.rename(temporary, f"{folder}/{journal.snapshot_name(index)}")
-        if self._fsync:
-            disk.sync_dir(folder)
-        new = self._new_journal(index + 1)
+        new = self._new_journal(index + 1)  # its sync of the folder makes the snapshot's name durable too
         for name in disk.list(folder):
             older = journal.index_of(name, "journal"), journal.index_of(name, "snapshot")
             if (older[0] is not None and older[0] <= index) or (older[1] is not None and older[1] < index):

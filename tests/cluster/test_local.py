@@ -325,6 +325,16 @@ def test_a_lost_entry_stops_the_start():
         Alone(disk)
 
 
+def test_what_a_start_has_shown_stays_when_the_power_goes_after_it():
+    """A killed process leaves entries in the page cache only: the next start makes them durable before it uses them."""
+    disk = new_disk()
+    Alone(disk)
+    disk.open(FIRST).append([frame([Entry(2, 1, c.encode(ids()))], synced_before=True)])
+
+    assert 10 == Alone(disk).log.state.next_producer_id
+    assert 10 == Alone(crashed(disk)).log.state.next_producer_id
+
+
 # Crash points -------------------------------------------------------------------------------------------------------
 
 SCENARIO = [
