@@ -189,7 +189,7 @@ class PartitionLog:
             log.warning("leader epochs read from the batches", partition=str(self.tp), why=str(error))
             pairs = []
         epochs = EpochCache(pairs)
-        if not pairs:
+        if not pairs and self.segments and self.segments[0].base < below:
             for segment in self.segments:
                 for batch in scan.walk_readable(segment.file, 0, segment.file.size):
                     if batch.base < below and batch.epoch > epochs.last:
@@ -344,6 +344,10 @@ class PartitionLog:
         segment.load()
         self._active = segment
         return segment
+
+    def begin_epoch(self, epoch: int) -> None:
+        """A leader begins: its epoch starts at the log's end, even before its first record."""
+        self._begin_epoch(epoch, self.end)
 
     def _begin_epoch(self, epoch: int, base: int) -> None:
         epochs = self.epochs

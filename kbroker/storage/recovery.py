@@ -49,6 +49,7 @@ def open_clean(disk: Disk, folder: str, config: TopicConfig) -> Found | None:
     except scan.Damaged:
         return None
     last.unload()
+    last.release()
     return Found(segments, end)
 
 
@@ -91,6 +92,7 @@ def recover(
         if segment.index is not None:  # it is, of a damaged one
             found.written += segment.save(closing=segment is not segments[-1])
             segment.unload()
+            segment.release()
     if fsync and at < len(segments):
         disk.sync_dir(folder)
     return found
@@ -121,18 +123,22 @@ def _check(segment: Segment, found: Found, point: int, *, may_end_short: bool) -
     if end < point and segment.base < point and not may_end_short:
         raise scan.Damaged(position, f"it ends at offset {end}")
     found.end = max(found.end, end)
+    expected, newest, gaps = found.end, found.epochs[-1][0] if found.epochs else -1, found.gaps
     try:
-        for batch in scan.check(segment.file, position, segment.size):
-            if batch.base != found.end and not (found.gaps and batch.base > found.end):
-                return scan.Damaged(batch.position, f"its offset is {batch.base}, {found.end} is next")
-            if found.epochs and batch.epoch < found.epochs[-1][0]:
-                return scan.Damaged(batch.position, f"epoch {batch.epoch} after epoch {found.epochs[-1][0]}")
-            if not found.epochs or batch.epoch > found.epochs[-1][0]:
-                found.epochs.append((batch.epoch, batch.base))
-            segment.took(batch.base, batch.last, batch.position, 12 + batch.length, batch.max_timestamp)
-            found.end = batch.last + 1
+        for at, size, base, last, epoch, max_timestamp in scan.check(segment.file, position, segment.size):
+            if base != expected and not (gaps and base > expected):
+                return scan.Damaged(at, f"its offset is {base}, {expected} is next")
+            if epoch != newest:
+                if epoch < newest:
+                    return scan.Damaged(at, f"epoch {epoch} after epoch {newest}")
+                found.epochs.append((epoch, base))
+                newest = epoch
+            segment.took(base, last, at, size, max_timestamp)
+            expected = last + 1
     except scan.Damaged as error:
         return error
+    finally:
+        found.end = expected
     return None
 
 

@@ -16,6 +16,8 @@ log = structlog.get_logger(__name__)
 HEADER_SIZE = 61
 _HEADER = struct.Struct(">qiibIhiqqqhii")
 _BOUNDS = struct.Struct(">qi4xb6xi")  # base offset, length, magic, last offset delta
+_CHECKED = struct.Struct(">qiibI2xi8xq")  # base offset, length, epoch, magic, CRC, last offset delta, max timestamp
+_PRODUCED = struct.Struct(">8xi4xb26xq")  # length, magic, producer id
 _LENGTH_AT_LEAST = HEADER_SIZE - 12
 _CRC_FROM = 21  # attributes; the CRC covers from here to the batch's end
 _HEADERS_CHUNK = 8 * 1024  # small: only headers are wanted, and a batch is often larger
@@ -87,6 +89,27 @@ def walk_readable(file: File, at: int, end: int) -> Iterator[Batch]:
         log.error("scan ended at damage", file=file.path, position=error.position, why=error.why)
 
 
+def walk_produced(file: File, at: int, end: int) -> Iterator[Batch]:
+    """The batches that have a producer id, up to where the file is damaged."""
+    unpack = _PRODUCED.unpack_from
+    buffer = memoryview(bytearray(min(_HEADERS_CHUNK, max(end - at, 0))))
+    from_, have = at, 0
+    while at + HEADER_SIZE <= end:
+        start = at - from_
+        if start + HEADER_SIZE > have:
+            from_, start = at, 0
+            have = file.read_into(buffer[: end - at], at)
+            if have < HEADER_SIZE:
+                return
+        length, magic, producer_id = unpack(buffer, start)
+        if magic != 2 or length < _LENGTH_AT_LEAST or at + 12 + length > end:
+            log.error("scan ended at damage", file=file.path, position=at)
+            return
+        if producer_id >= 0:
+            yield Batch(at, *_HEADER.unpack_from(buffer, start))
+        at += 12 + length
+
+
 def seek(file: File, at: int, end: int, offset: int) -> tuple[int, int] | None:
     """Where the first batch whose last offset is at or beyond `offset` begins and ends, from boundary `at` on."""
     unpack = _BOUNDS.unpack_from
@@ -133,27 +156,31 @@ def boundary(file: File, at: int, end: int, target: int) -> int:
     return at
 
 
-def check(file: File, at: int, end: int) -> Iterator[Batch]:
-    """As `walk`, and each batch's CRC is right."""
-    unpack = _HEADER.unpack_from
+def check(file: File, at: int, end: int) -> Iterator[tuple[int, int, int, int, int, int]]:
+    """The batches between two positions, each whole and with the right CRC; Damaged where one is not.
+
+    Yields plain tuples, recovery reads millions: (position, size, base offset, last offset, epoch, max timestamp).
+    """
+    unpack = _CHECKED.unpack_from
     buffer = memoryview(bytearray(min(_CHECK_CHUNK, max(end - at, HEADER_SIZE))))
     from_, have = at, 0
     while at < end:
-        if at + HEADER_SIZE > end:
-            raise Damaged(at, f"{end - at} bytes are no batch header")
-        if at + HEADER_SIZE > from_ + have:
-            from_, have = at, _fill(file, buffer, at, end)
-        batch = Batch(at, *unpack(buffer, at - from_))
-        _check_header(batch, end)
-        size = 12 + batch.length
-        if at + size > from_ + have:
+        start = at - from_
+        if start + HEADER_SIZE > have:
+            if at + HEADER_SIZE > end:
+                raise Damaged(at, f"{end - at} bytes are no batch header")
+            from_, start, have = at, 0, _fill(file, buffer, at, end)
+        base, length, epoch, magic, crc, last_delta, max_timestamp = unpack(buffer, start)
+        size = 12 + length
+        if magic != 2 or length < _LENGTH_AT_LEAST or at + size > end or base < 0 or last_delta < 0:
+            raise Damaged(at, f"no batch: magic {magic}, {size} bytes of {end - at}, offset {base} + {last_delta}")
+        if start + size > have:
             if size > len(buffer):
                 buffer = memoryview(bytearray(size))
-            from_, have = at, _fill(file, buffer, at, end)
-        start = at - from_
-        if crc32c(buffer[start + _CRC_FROM : start + size]) != batch.crc:
+            from_, start, have = at, 0, _fill(file, buffer, at, end)
+        if crc32c(buffer[start + _CRC_FROM : start + size]) != crc:
             raise Damaged(at, "its CRC is wrong")
-        yield batch
+        yield at, size, base, base + last_delta, epoch, max_timestamp
         at += size
 
 

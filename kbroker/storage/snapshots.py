@@ -127,6 +127,6 @@ def _scan(states: ProducerStates, segments: list[Segment], offset: int, end: int
             continue
         size = segment.file.size
         at = segment.indexed_position(offset) if offset > segment.base and segment.index is not None else 0
-        for batch in scan.walk_readable(segment.file, at, size):
-            if batch.producer_id >= 0 and offset <= batch.base < end:
+        for batch in scan.walk_produced(segment.file, at, size):
+            if offset <= batch.base < end:
                 took_header(states, batch, segment.file)
