@@ -1,0 +1,272 @@
+"""Every API in every version that kbroker serves: a small request is answered without an error, in the right shape.
+
+The same requests go to Apache Kafka with `--peer=kafka`: what kbroker's codec writes, Kafka reads, and the reverse.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from kbroker.protocol.messages import APIS as NAMES
+from kbroker.protocol.messages.api_versions import ApiVersionsRequest
+from kbroker.protocol.messages.cluster import DescribeClusterRequest, DescribeLogDirsRequest
+from kbroker.protocol.messages.configs import (
+    AlterableConfig,
+    AlterConfigsRequest,
+    AlterConfigsResource,
+    DescribeConfigsRequest,
+    DescribeConfigsResource,
+    IncrementalAlterableConfig,
+    IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResource,
+)
+from kbroker.protocol.messages.fetch import FetchPartition, FetchRequest, FetchTopic
+from kbroker.protocol.messages.groups import FindCoordinatorRequest
+from kbroker.protocol.messages.list_offsets import (
+    ListOffsetsPartition,
+    ListOffsetsRequest,
+    ListOffsetsTopic,
+    OffsetForLeaderEpochRequest,
+    OffsetForLeaderPartition,
+    OffsetForLeaderTopic,
+)
+from kbroker.protocol.messages.metadata import MetadataRequest, MetadataRequestTopic
+from kbroker.protocol.messages.produce import PartitionProduceData, ProduceRequest, TopicProduceData
+from kbroker.protocol.messages.producers import InitProducerIdRequest
+from kbroker.protocol.messages.topics import (
+    CreatableTopic,
+    CreatePartitionsRequest,
+    CreatePartitionsTopic,
+    CreateTopicsRequest,
+    DeleteRecordsPartition,
+    DeleteRecordsRequest,
+    DeleteRecordsTopic,
+    DeleteTopicsRequest,
+    DeleteTopicState,
+)
+from kbroker.protocol.records import Record, build_batch
+from kbroker.protocol.wire import Message
+from kbroker.server.dispatch import APIS
+from tests.support.peers import Peer
+from tests.support.raw import RawClient, error_codes
+
+TOPIC = 2  # a config resource's type
+PRODUCE, FETCH, API_VERSIONS = 0, 1, 18
+UNSUPPORTED_VERSION = 35
+
+
+class Place:
+    """Where a request points: a topic made for it, by name and by id."""
+
+    def __init__(self, name: str, topic_id: bytes) -> None:
+        self.name = name
+        self.id = topic_id
+
+
+def batch() -> bytes:
+    return build_batch([Record(-1, 1_700_000_000_000, b"key", b"value")])
+
+
+# The smallest request of each API that has something to answer.
+REQUESTS: dict[int, Callable[[int, Place], Message]] = {
+    PRODUCE: lambda version, at: ProduceRequest(
+        acks=-1,
+        timeout_ms=5000,
+        topic_data=[
+            TopicProduceData(
+                name=at.name,
+                topic_id=at.id,
+                partition_data=[PartitionProduceData(index=0, records=batch())],
+            )
+        ],
+    ),
+    FETCH: lambda version, at: FetchRequest(
+        max_wait_ms=0,
+        min_bytes=0,
+        max_bytes=1 << 20,
+        topics=[
+            FetchTopic(
+                topic=at.name,
+                topic_id=at.id,
+                partitions=[FetchPartition(partition=0, fetch_offset=0, partition_max_bytes=1 << 20)],
+            )
+        ],
+    ),
+    2: lambda version, at: ListOffsetsRequest(
+        replica_id=-1,
+        topics=[
+            ListOffsetsTopic(name=at.name, partitions=[ListOffsetsPartition(partition_index=0, timestamp=-1)])
+        ],
+    ),
+    3: lambda version, at: MetadataRequest(topics=[MetadataRequestTopic(name=at.name)]),
+    10: lambda version, at: (
+        FindCoordinatorRequest(key="group")
+        if version < 4
+        else FindCoordinatorRequest(coordinator_keys=["group"])
+    ),
+    API_VERSIONS: lambda version, at: ApiVersionsRequest(
+        client_software_name="raw", client_software_version="1"
+    ),
+    19: lambda version, at: CreateTopicsRequest(
+        topics=[CreatableTopic(name=f"{at.name}-{version}-new", num_partitions=1, replication_factor=1)]
+    ),
+    20: lambda version, at: (
+        DeleteTopicsRequest(topic_names=[at.name], timeout_ms=5000)
+        if version < 6
+        else DeleteTopicsRequest(topics=[DeleteTopicState(name=at.name)], timeout_ms=5000)
+    ),
+    21: lambda version, at: DeleteRecordsRequest(
+        timeout_ms=5000,
+        topics=[
+            DeleteRecordsTopic(
+                name=at.name, partitions=[DeleteRecordsPartition(partition_index=0, offset=-1)]
+            )
+        ],
+    ),
+    22: lambda version, at: InitProducerIdRequest(transactional_id=None, transaction_timeout_ms=60_000),
+    23: lambda version, at: OffsetForLeaderEpochRequest(
+        replica_id=-1,
+        topics=[
+            OffsetForLeaderTopic(
+                topic=at.name, partitions=[OffsetForLeaderPartition(partition=0, leader_epoch=0)]
+            )
+        ],
+    ),
+    32: lambda version, at: DescribeConfigsRequest(
+        resources=[
+            DescribeConfigsResource(resource_type=TOPIC, resource_name=at.name, configuration_keys=None)
+        ],
+        include_synonyms=True,
+        include_documentation=version >= 3,
+    ),
+    33: lambda version, at: AlterConfigsRequest(
+        resources=[
+            AlterConfigsResource(
+                resource_type=TOPIC,
+                resource_name=at.name,
+                configs=[AlterableConfig(name="retention.ms", value="1000000")],
+            )
+        ]
+    ),
+    35: lambda version, at: DescribeLogDirsRequest(topics=None),
+    37: lambda version, at: CreatePartitionsRequest(
+        topics=[CreatePartitionsTopic(name=at.name, count=3, assignments=None)], timeout_ms=5000
+    ),
+    44: lambda version, at: _incremental(at),
+    60: lambda version, at: DescribeClusterRequest(),
+}
+
+
+def _incremental(at: Place) -> Message:
+    change = IncrementalAlterableConfig(name="retention.ms", config_operation=0, value="1000000")
+    resource = IncrementalAlterConfigsResource(resource_type=TOPIC, resource_name=at.name, configs=[change])
+    return IncrementalAlterConfigsRequest(resources=[resource])
+
+
+SERVED = [
+    pytest.param(key, version, id=f"{NAMES[key][1]}-v{version}")
+    for key, api in sorted(APIS.items())
+    for version in range(api.served[0], api.served[1] + 1)
+]
+
+
+@pytest.fixture
+def ask(peer: Peer) -> Iterator[RawClient]:
+    host, port = peer.plain.servers.split(":")
+    with RawClient(host, int(port)) as client:
+        yield client
+
+
+@pytest.fixture
+def place(ask: RawClient, topic: str) -> Place:
+    """A topic with one record."""
+    ask(CreateTopicsRequest(topics=[CreatableTopic(name=topic, num_partitions=1, replication_factor=1)]), 7)
+    deadline = time.monotonic() + 20
+    while True:
+        asked = MetadataRequest(topics=[MetadataRequestTopic(name=topic)], allow_auto_topic_creation=False)
+        [told] = ask(asked, 12).topics
+        if told.error_code == 0 and told.partitions[0].error_code == 0:
+            break
+        assert time.monotonic() < deadline, f"the topic does not come up: error {told.error_code}"
+    at = Place(topic, told.topic_id)
+    assert [0] == error_codes(ask(REQUESTS[PRODUCE](9, at), 9))
+    return at
+
+
+@pytest.mark.parametrize(("key", "version"), SERVED)
+def test_every_version_is_answered_in_its_own_shape(
+    key: int, version: int, ask: RawClient, place: Place
+) -> None:
+    response = ask(REQUESTS[key](version, place), version)
+
+    assert set(error_codes(response)) <= {0}
+    LOOK.get(key, lambda told: None)(response)
+
+
+def _look_at_fetched(told: Any) -> None:
+    [partition] = told.responses[0].partitions
+    assert 1 == partition.high_watermark
+    assert batch()[17:] == bytes(partition.records)[17:]  # all but the stamped offset and leader epoch
+
+
+def _look_at_metadata(told: Any) -> None:
+    assert told.brokers
+    assert told.topics[0].partitions[0].leader_id == told.brokers[0].node_id
+
+
+# What a version's answer must hold beside "no error".
+LOOK: dict[int, Callable[[Any], None]] = {
+    PRODUCE: lambda told: _equal(1, told.responses[0].partition_responses[0].base_offset),
+    FETCH: _look_at_fetched,
+    2: lambda told: _equal(1, told.topics[0].partitions[0].offset),
+    3: _look_at_metadata,
+    API_VERSIONS: lambda told: _equal(True, {0, 1, 2, 3, 18} <= {api.api_key for api in told.api_keys}),
+    21: lambda told: _equal(1, told.topics[0].partitions[0].low_watermark),
+    32: lambda told: _equal(True, any(row.name == "retention.ms" for row in told.results[0].configs)),
+    60: lambda told: _equal(1, len(told.brokers)),
+}
+
+
+def _equal(expected: object, found: object) -> None:
+    assert expected == found
+
+
+def test_each_advertised_range_is_kafkas(ask: RawClient, peer_kind: str) -> None:
+    told = {
+        api.api_key: (api.min_version, api.max_version)
+        for api in ask(REQUESTS[API_VERSIONS](3, Place("", b"")), 3).api_keys
+    }
+
+    assert {key: api.advertised for key, api in APIS.items()} == {key: told[key] for key in APIS}
+    if peer_kind == "kbroker":
+        assert set(APIS) == set(told)
+
+
+def test_an_unknown_version_of_api_versions_is_answered_in_version_0(ask: RawClient) -> None:
+    """KIP-511: error 35 and our own range, so that the client can ask again."""
+    ask.send(bytes.fromhex("0000000e 0012 0063 00000007 0003 726177 00".replace(" ", "")))
+
+    frame = bytes(ask.frame())
+
+    assert (7).to_bytes(4, "big") + UNSUPPORTED_VERSION.to_bytes(2, "big") == frame[:6]
+    assert (1).to_bytes(4, "big") + (18).to_bytes(2, "big") == frame[6:12]
+
+
+@pytest.mark.parametrize("version", [0, 1, 2], ids="v{}".format)
+def test_produce_before_version_3_closes_the_connection(version: int, ask: RawClient) -> None:
+    ask.send(bytes([0, 0, 0, 10, 0, 0, 0, version, 0, 0, 0, 1, 255, 255]))
+
+    with pytest.raises(ConnectionError):
+        ask.frame()
+
+
+def test_bytes_after_a_request_are_ignored(ask: RawClient) -> None:
+    """Kafka ignores them, and librdkafka sends some: its Metadata v9+ for all topics has three too many."""
+    frame = "00000018 0003 000d 00000003 0006 636f6d706174 00 00 000000 010000"
+    ask.send(bytes.fromhex(frame.replace(" ", "")))
+
+    assert (3).to_bytes(4, "big") == bytes(ask.frame()[:4])
