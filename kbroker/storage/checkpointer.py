@@ -66,14 +66,18 @@ class Checkpointer:
         self._start_waiters: list[Done] = []
 
     def read(self) -> None:
-        """Read the files. ValueError when one is damaged."""
+        """Read the files. ValueError when the log starts are damaged: deleted records would come back."""
         disk, path = self._directory.disk, self._directory.path
-        self.recovery = read_offsets(disk, f"{path}/{RECOVERY_FILE}")
         self.starts = read_offsets(disk, f"{path}/{STARTS_FILE}")
+        self.recovery = self._read_or_none(RECOVERY_FILE)  # none: the logs are checked from their beginning
+        self.watermarks = self._read_or_none(WATERMARKS_FILE)
+
+    def _read_or_none(self, name: str) -> dict[TopicPartition, int]:
         try:
-            self.watermarks = read_offsets(disk, f"{path}/{WATERMARKS_FILE}")
+            return read_offsets(self._directory.disk, f"{self._directory.path}/{name}")
         except ValueError as error:
-            log.warning("high watermarks not read", why=str(error))  # only hints
+            log.warning("checkpoint not used", file=name, why=str(error))
+            return {}
 
     # -- recovery points
 

@@ -145,6 +145,8 @@ def _lines(disk: Disk, path: str) -> list[str]:
     except FileNotFoundError:
         return []
     lines = raw.decode().splitlines()
+    if not lines:  # Kafka makes the file before it has anything to say
+        return []
     if len(lines) < 2 or lines[0] != _VERSION or int(lines[1]) != len(lines) - 2:
         raise ValueError(f"{path} is no checkpoint of version {_VERSION}, or is torn")
     return lines[2:]

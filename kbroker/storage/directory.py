@@ -125,7 +125,7 @@ class LogDirectory:
             self.points.read()
         except ValueError as error:
             raise StartError(
-                f"{error}: remove the file, all logs are then checked from their beginning"
+                f"{error}: restore it, or remove it (records deleted before may then be seen again)"
             ) from error
         if self._clean:
             disk.remove(f"{path}/{CLEAN_FILE}")

@@ -16,7 +16,9 @@ log = structlog.get_logger(__name__)
 HEADER_SIZE = 61
 _HEADER = struct.Struct(">qiibIhiqqqhii")
 _BOUNDS = struct.Struct(">qi4xb6xi")  # base offset, length, magic, last offset delta
-_CHECKED = struct.Struct(">qiibI2xi8xq")  # base offset, length, epoch, magic, CRC, last offset delta, max timestamp
+_CHECKED = struct.Struct(
+    ">qiibI2xi8xq"
+)  # base offset, length, epoch, magic, CRC, last offset delta, max timestamp
 _PRODUCED = struct.Struct(">8xi4xb26xq")  # length, magic, producer id
 _LENGTH_AT_LEAST = HEADER_SIZE - 12
 _CRC_FROM = 21  # attributes; the CRC covers from here to the batch's end
@@ -173,7 +175,9 @@ def check(file: File, at: int, end: int) -> Iterator[tuple[int, int, int, int, i
         base, length, epoch, magic, crc, last_delta, max_timestamp = unpack(buffer, start)
         size = 12 + length
         if magic != 2 or length < _LENGTH_AT_LEAST or at + size > end or base < 0 or last_delta < 0:
-            raise Damaged(at, f"no batch: magic {magic}, {size} bytes of {end - at}, offset {base} + {last_delta}")
+            raise Damaged(
+                at, f"no batch: magic {magic}, {size} bytes of {end - at}, offset {base} + {last_delta}"
+            )
         if start + size > have:
             if size > len(buffer):
                 buffer = memoryview(bytearray(size))

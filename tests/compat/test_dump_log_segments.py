@@ -78,7 +78,10 @@ def dump(files: list[Path], *options: str) -> str:
     done = kafka.run(DUMP, "--files", ",".join(map(str, files)), *options, timeout=60)
     assert 0 == done.returncode, done.stdout + done.stderr
     # of any segment but a log's first, Kafka's own too, it says that "-1 is followed by" the segment's base
-    text = re.sub(r"(?m)^Non-consecutive offsets in .*\n  -1 is followed by \d+\n", "", done.stdout) + done.stderr
+    text = (
+        re.sub(r"(?m)^Non-consecutive offsets in .*\n  -1 is followed by \d+\n", "", done.stdout)
+        + done.stderr
+    )
     assert not [
         line for line in text.lower().splitlines() if line.startswith(COMPLAINTS) or "exception" in line
     ]
