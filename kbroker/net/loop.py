@@ -204,7 +204,7 @@ class LoopClock:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self.monotonic = loop.time
+        self.monotonic = time.monotonic  # what loop.time is, without the call
 
     def wall_ms(self) -> int:
         """Milliseconds since 1970; may jump."""

@@ -35,8 +35,7 @@ _LENGTH_AT = Struct(">i")  # at byte 8
 _CRC_AT = Struct(">I")  # at byte 17
 _ATTRIBUTES_AT = Struct(">h")  # at byte 21
 _MAX_TIMESTAMP_AT = Struct(">q")  # at byte 35
-_OFFSET_AT = Struct(">q")  # at byte 0
-_EPOCH_AT = Struct(">i")  # at byte 12
+_PLACE = Struct(">qii")  # at byte 0: base offset, batch length (as it is), leader epoch
 _CRC_PART = Struct(">hiqqqhii")
 _BEFORE_CRC = Struct(">qiibI")
 
@@ -152,9 +151,7 @@ class RecordBatch:
 
     def stamp(self, base_offset: int, epoch: int) -> None:
         """Give the batch its place in a log, in the buffer itself; both fields lie before what the CRC covers."""
-        view = self.view
-        _OFFSET_AT.pack_into(view, 0, base_offset)
-        _EPOCH_AT.pack_into(view, 12, epoch)
+        _PLACE.pack_into(self.view, 0, base_offset, self.batch_length, epoch)
         self.base_offset = base_offset
         self.epoch = epoch
 

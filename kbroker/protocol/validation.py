@@ -86,8 +86,39 @@ def check_produced(
     Without `walk` (kbroker.produce.validation=batch) the records are looked at only where their keys or times must be.
     The view is written to where a sender claims what only a broker may say: times of append, a wrong maximum timestamp.
     """
-    batch = check_header(view, config)
-    check_records(batch, config, now_ms, topic_partition, decompressed_max, walk)
+    # Nearly all batches pass here in one go; `check_header` says what is wrong with the others, or puts it right.
+    size = len(view)
+    if size < HEADER_BYTES:
+        raise _no_batch(view)
+    batch = RecordBatch(view)
+    count = batch.count
+    attributes = batch.attributes
+    if (
+        batch.size != size
+        or batch.magic != 2
+        or batch.base_offset
+        or size > config.max_message_bytes
+        or crc32c(view[21:]) != batch.crc
+        or count <= 0
+        or batch.last_offset_delta != count - 1
+        or attributes & _NOT_A_CLIENTS
+        or batch.base_sequence < 0 <= batch.producer_id
+    ):
+        batch = check_header(view, config)
+    if (
+        attributes & CODEC_MASK
+        or not walk
+        or "compact" in config.cleanup_policy
+        or _by_time(batch, config, now_ms)
+    ):
+        check_records(batch, config, now_ms, topic_partition, decompressed_max, walk)
+        return batch
+    try:
+        position = _walk(view, HEADER_BYTES, count)
+    except IndexError:
+        raise _cut_off(count) from None
+    if position != size:
+        raise _does_not_add_up(position, size, count)
     return batch
 
 

@@ -15,8 +15,9 @@ from kbroker.config import TopicConfig
 from kbroker.errors import ErrorCode, KafkaError
 from kbroker.model import NO_BROKER, NO_EPOCH, BrokerId, TopicPartition
 from kbroker.observe import logs
-from kbroker.protocol import compression, validation
+from kbroker.protocol import compression
 from kbroker.protocol.records import CODEC_MASK, TRANSACTIONAL, RecordBatch, recompress
+from kbroker.protocol.validation import check_header, check_produced, check_slices
 from kbroker.seams import Clock
 from kbroker.storage.log import PartitionLog, Region
 from kbroker.turn import Turn
@@ -78,12 +79,13 @@ class Partition:
     """A hosted partition. `lead` makes it serve; every change of role raises or replaces the epoch."""
 
     __slots__ = (
-        "_clock",
         "_committed_waiters",
         "_limits",
         "_marked",
+        "_monotonic",
         "_on_waiting",
         "_turn",
+        "_wall_ms",
         "_watchers",
         "_written_waiters",
         "config",
@@ -117,7 +119,8 @@ class Partition:
         self.config = config
         self._limits = limits
         self._turn = turn
-        self._clock = clock
+        self._wall_ms = clock.wall_ms
+        self._monotonic = clock.monotonic
         self._on_waiting = (
             on_waiting  # called when somebody starts to wait here, so that deadlines are looked after
         )
@@ -169,24 +172,27 @@ class Partition:
         A batch that is already in the log (idempotent producer) is not appended again: its first place is returned,
         and the caller waits for that like for a new one.
         """
-        config, limits = self._may_append(acks), self._limits
-        now_ms = self._clock.wall_ms()
-        batch = validation.check_produced(
-            records,
-            config,
-            now_ms,
-            self.tp,
-            limits.decompressed_max,
-            limits.walk,
-        )
-        return self._accept(batch, config, now_ms)
+        config = self._may_append(acks)
+        now_ms = self._wall_ms()
+        decompressed_max, walk = self._limits
+        batch = check_produced(records, config, now_ms, self.tp, decompressed_max, walk)
+        if (
+            batch.producer_id >= 0
+            or batch.attributes & TRANSACTIONAL
+            or config.compression_type != "producer"
+            or config.message_timestamp_type != "CreateTime"
+        ):
+            return self._accept(batch, config, now_ms)
+        epoch = self.leader_epoch
+        base = self.log.append(batch, epoch)
+        return Appended(epoch, base, base + batch.last_offset_delta + 1, -1)
 
     def append_in_slices(self, records: memoryview, acks: int) -> Generator[None, None, Appended]:
         """The same for a batch of so many records that the loop should breathe between slices of the check."""
         config, limits = self._may_append(acks), self._limits
-        now_ms = self._clock.wall_ms()
-        batch = validation.check_header(records, config)
-        yield from validation.check_slices(
+        now_ms = self._wall_ms()
+        batch = check_header(records, config)
+        yield from check_slices(
             batch, config, now_ms, self.tp, limits.decompressed_max, limits.walk
         )
         return self._accept(batch, self._may_append(acks), now_ms)
@@ -220,7 +226,7 @@ class Partition:
         """Call `waiter(NONE)` when `appended` is WRITTEN or COMMITTED, or with the error that ended the wait."""
         if appended.epoch != self.leader_epoch:
             return waiter(ErrorCode.NOT_LEADER_OR_FOLLOWER)
-        entry = (appended.end, self._clock.monotonic() + timeout_ms * 0.001, waiter)
+        entry = (appended.end, self._monotonic() + timeout_ms * 0.001, waiter)
         if durability == COMMITTED:
             waiters = self._committed_waiters
             if waiters is None:

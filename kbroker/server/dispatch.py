@@ -198,7 +198,12 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001 - a door: one request's failure ends its connection, nothing else
             return self._broken(connection, call, row, error)
         if type(answer) is Slot:
-            self._bind(connection, row.version, correlation_id, answer)
+            if answer.on_lost is not None or answer.response is not None:
+                self._bind(connection, row.version, correlation_id, answer)
+            else:
+                answer.connection = connection
+                answer.version = row.version
+                answer.correlation_id = correlation_id
             connection.put(answer)
         elif answer is not NO_RESPONSE:
             slot = Slot()

@@ -59,7 +59,13 @@ class RealFile:
 
     def append(self, parts: Sequence[Buffer]) -> None:
         """Write all of `parts` at `size`."""
-        fd = self._pin()
+        mutex = self._disk._mutex
+        with mutex:  # as `_pin` does; this runs for every produce
+            fd = self._fd
+            if fd < 0:
+                fd = self._disk._open_descriptor(self)
+            self._users += 1
+            self._recent = True
         try:
             at = self.size
             if len(parts) == 1:
@@ -75,7 +81,8 @@ class RealFile:
                 done = _write_rest(fd, parts, at, done)
             self.size = at + done
         finally:
-            self._unpin()
+            with mutex:
+                self._users -= 1
 
     def read_into(self, view: memoryview, at: int, *, wait: bool = True) -> int:
         """Read into `view`; short only at the end of the file. See `seams.File`."""

@@ -443,14 +443,17 @@ class PartitionLog:
         segment = self._active
         if tail and segment is not None:
             try:
-                self._write_tail(segment)
+                segment.file.append(tail)
             except OSError as error:
                 self._take_back(error)
                 return
-            self._note_written()
-        self._written_out()
-
-    def _written_out(self) -> None:
+            self._tail = []
+            if not segment.dirty:
+                segment.dirty = True
+                self._dirty.append(segment)
+            self.written = self.end
+            if self._producers is not None:
+                self._producers.settled()
         directory = self.directory
         if not directory.fsync:
             self.flushed = self.written

@@ -88,12 +88,15 @@ def _produce_one(
         if version >= FIRST_WITH_TOPIC_IDS
         else rooms.partitions.get(topic.name, data.index)
     )
-    if partition is None or is_big(data.records):
+    records = data.records
+    if partition is None or records is None or len(records) > BIG_BYTES:
+        return None
+    if len(records) >= HEADER_BYTES and _COUNT.unpack_from(records, _COUNT_AT)[0] > BIG_RECORDS:
         return None
     later = Later()
     wait = _WaitForOne(later, version, topic, data.index)
     try:
-        wait.appended = appended = partition.append(_view(data), request.acks)
+        wait.appended = appended = partition.append(records, request.acks)
     except KafkaError as error:
         answer = PartitionProduceResponse(index=data.index)
         _fill_refusal(answer, error, partition)
