@@ -18,6 +18,7 @@ from tools import kafka
 
 DRIVERS = Path(__file__).parent / "drivers"
 CACHE = Path(__file__).resolve().parents[2] / ".cache" / "compat"  # helper programs, built once per source
+NODE_MIN = (22, 15)  # the first with zstd
 GO_MIN = (1, 26)  # as drivers/go/go.mod says
 BUILD_S_MAX = 300  # downloads included
 ALL_CODECS = ("none", "gzip", "snappy", "lz4", "zstd")
@@ -58,6 +59,7 @@ class Spec:
     argv: Callable[[], list[str]]
     can: frozenset[str] = EVERYTHING
     codecs: tuple[str, ...] = ALL_CODECS
+    cannot_read: tuple[str, ...] = ()  # codecs in the framing that some other clients use
     versions: Mapping[str, set[int]] = field(
         default_factory=dict
     )  # what it negotiates with us and with Kafka 4.3
@@ -92,8 +94,8 @@ def _java() -> list[str]:
 
 def _go(client: str) -> Callable[[], list[str]]:
     def argv() -> list[str]:
-        found = shutil.which("go") is not None and _go_version() >= GO_MIN
-        require("go", f"install Go {'.'.join(map(str, GO_MIN))} or newer", found=found)
+        found = _version("go", "env", "GOVERSION") >= GO_MIN
+        require("go", f"install Go {GO_MIN[0]}.{GO_MIN[1]} or newer", found=found)
         sources = sorted((DRIVERS / "go").glob("*.*"))
         built = _built(
             "go", sources, lambda out: ["go", "build", "-o", str(out / "driver"), "."], DRIVERS / "go"
@@ -103,15 +105,8 @@ def _go(client: str) -> Callable[[], list[str]]:
     return argv
 
 
-def _go_version() -> tuple[int, ...]:
-    told = subprocess.run(["go", "env", "GOVERSION"], capture_output=True, text=True, timeout=30).stdout
-    found = re.match(r"go(\d+)\.(\d+)", told)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
-
-
 def _node(script: str) -> Callable[[], list[str]]:
     def argv() -> list[str]:
-        node = require("node", "apt-get install nodejs npm")
         npm = require("npm", "apt-get install nodejs npm")
         sources = sorted((DRIVERS / "node").glob("*.js*"))
 
@@ -120,9 +115,27 @@ def _node(script: str) -> Callable[[], list[str]]:
                 shutil.copy(source, out)
             return [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(out)]
 
-        return [node, str(_built("node", sources, install) / script)]
+        folder = _built("node", sources, install)
+        # the Node that package.json brings, for Linux: Debian's is too old for @platformatic/kafka
+        brought = next(folder.glob("node_modules/node-linux-*/bin/node"), None)
+        if brought is not None:
+            return [str(brought), str(folder / script)]
+        found = _version("node", "--version") >= NODE_MIN
+        return [
+            require("node", f"install Node {NODE_MIN[0]}.{NODE_MIN[1]} or newer", found=found),
+            str(folder / script),
+        ]
 
     return argv
+
+
+def _version(program: str, *args: str) -> tuple[int, int]:
+    """Major and minor version of a program; (0, 0) when it is not there."""
+    if shutil.which(program) is None:
+        return (0, 0)
+    told = subprocess.run([program, *args], capture_output=True, text=True, timeout=30, cwd=DRIVERS).stdout
+    found = re.search(r"(\d+)\.(\d+)", told)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def _built(name: str, sources: list[Path], command: Callable[[Path], list[str]], cwd: Path = DRIVERS) -> Path:
@@ -193,7 +206,7 @@ CLIENTS = {
     "platformatic": Spec(
         _node("platformatic_driver.js"),
         can=EVERYTHING - {"tiny"},
-        codecs=("none", "gzip", "snappy", "lz4"),  # zstd from Node 22.15 on
+        cannot_read=("snappy",),  # framed as Java does it; it reads and writes raw blocks
         versions={"Produce": {11}, "Fetch": {17}, "Metadata": {12}},
     ),
 }
