@@ -27,8 +27,10 @@ from kbroker.replication.upkeep import Upkeep
 from kbroker.seams import Clock, Disk, Net, Random, Threads
 from kbroker.server.dispatch import APIS, Dispatcher
 from kbroker.server.listener import Connections, Limits, Secure, bind_all
+from kbroker.server.producer_ids import ProducerIds
 from kbroker.server.rooms import Rooms
 from kbroker.server.sessions import FetchSessions
+from kbroker.server.topic_answers import TopicAnswers
 from kbroker.storage.directory import LogDirectory
 from kbroker.turn import Turn
 
@@ -129,6 +131,8 @@ class Node:
             sessions=FetchSessions(
                 settings.max_incremental_fetch_session_cache_slots, clock=self._clock, random=self._random
             ),
+            producer_ids=ProducerIds(settings.node_id),
+            topic_answers=TopicAnswers(),
             turn=self._turn,
             propose=self.propose,
         )

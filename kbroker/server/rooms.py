@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from kbroker.model import BrokerId
     from kbroker.replication.replicas import Replicas
     from kbroker.seams import Clock, Random
+    from kbroker.server.producer_ids import ProducerIds
     from kbroker.server.sessions import FetchSessions
+    from kbroker.server.topic_answers import TopicAnswers
     from kbroker.storage.directory import LogDirectory
     from kbroker.turn import Turn
 
@@ -31,6 +33,8 @@ class Rooms:
     clock: Clock
     random: Random
     sessions: FetchSessions
+    producer_ids: ProducerIds
+    topic_answers: TopicAnswers
     turn: Turn
     propose: Callable[
         [Any], Awaitable[Any]

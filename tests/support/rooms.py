@@ -25,7 +25,9 @@ from kbroker.model import BrokerId, Endpoint
 from kbroker.net.connection import Slot
 from kbroker.replication.partition import WRITTEN
 from kbroker.replication.replicas import Replicas
+from kbroker.server.producer_ids import ProducerIds
 from kbroker.server.rooms import Rooms
+from kbroker.server.topic_answers import TopicAnswers
 from kbroker.storage.disk import RealDisk
 from tests.support.storage import Broker, batch
 
@@ -65,6 +67,8 @@ class House:
             "cluster": self.log,
             "random": self.random,
             "propose": self.propose,
+            "producer_ids": ProducerIds(NODE),
+            "topic_answers": TopicAnswers(),
         }
         return Rooms(**(fields | given))
 

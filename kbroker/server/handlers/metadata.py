@@ -34,7 +34,6 @@ from kbroker.server.handlers.shared import (
     endpoint_of,
 )
 from kbroker.server.handlers.topics import CLUSTER_METADATA_TOPIC, auto_create
-from kbroker.server.remembered import remembered
 from kbroker.server.rooms import Call, Rooms
 
 
@@ -137,7 +136,7 @@ class _Answer:
         self._rooms = rooms
         self._request = request
         self._state = rooms.cluster.state
-        self._answers = remembered(rooms).topic_answers
+        self._answers = rooms.topic_answers
         self._reachable = _reachable(self._state, call.listener)
         self._view = self._answers.view(self._state, self._reachable, call.version)
         self._topic_operations = (

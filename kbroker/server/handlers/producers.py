@@ -8,7 +8,6 @@ from typing import Any
 from kbroker.errors import ErrorCode, KafkaError
 from kbroker.protocol.messages.producers import InitProducerIdRequest, InitProducerIdResponse
 from kbroker.server.producer_ids import ProducerIds
-from kbroker.server.remembered import remembered
 from kbroker.server.rooms import Call, Rooms
 
 NO_PRODUCER_ID = NO_PRODUCER_EPOCH = -1
@@ -33,7 +32,7 @@ def handle_init_producer_id(
         )
     if (request.producer_id == NO_PRODUCER_ID) != (request.producer_epoch == NO_PRODUCER_EPOCH):
         return _refused(ErrorCode.INVALID_REQUEST)
-    ids = remembered(rooms).producer_ids
+    ids = rooms.producer_ids
     producer_id = ids.take()
     return _from_new_block(rooms, ids) if producer_id is None else _given(producer_id)
 

@@ -13,7 +13,6 @@ from kbroker.server.handlers.metadata import (
     handle_find_coordinator,
     handle_metadata,
 )
-from kbroker.server.remembered import remembered
 from tests.support.rooms import CLUSTER_ID, NODE, PLAIN, TLS, House
 
 UNKNOWN_ID = bytes(range(16))
@@ -262,7 +261,7 @@ async def test_answers_of_deleted_topics_are_forgotten(house):
         await metadata(house, named(f"t{number}"))
         house.delete(f"t{number}")
 
-    assert 1 >= len(remembered(house.rooms).topic_answers)
+    assert 1 >= len(house.rooms.topic_answers)
 
 
 async def test_asking_for_one_topic_looks_at_that_topic_alone(house):
@@ -271,7 +270,7 @@ async def test_asking_for_one_topic_looks_at_that_topic_alone(house):
 
     await metadata(house, named("t7"))
 
-    assert 1 == len(remembered(house.rooms).topic_answers)
+    assert 1 == len(house.rooms.topic_answers)
 
 
 # Missing topics
