@@ -1,1 +1,1 @@
-"""Metrics, logs, traces. Imports nothing of ours."""
+"""Log lines. Imports nothing of ours."""

@@ -138,7 +138,7 @@ class Peer:
 class _Row:
     """One API in one version, ready to serve."""
 
-    __slots__ = ("decode", "flexible", "handler", "key", "requests", "version")
+    __slots__ = ("decode", "flexible", "handler", "key", "version")
 
     def __init__(self, key: int, version: int, handler: Handler) -> None:
         self.key = key
@@ -146,7 +146,6 @@ class _Row:
         self.handler = handler
         self.decode: Callable[[memoryview], Any] = decoder_of(REQUESTS[key], version)
         self.flexible = version >= flexible_from(key)
-        self.requests = 0  # served since the start: a collector reads it
 
 
 class Dispatcher:
@@ -185,7 +184,6 @@ class Dispatcher:
                 body += 1
             else:
                 body = decode_request_header(buffer, start, end).body
-        row.requests += 1
         call = Call(row.version, peer, connection)
         try:
             answer = row.handler(self._rooms, call, row.decode(buffer[body:end]))
@@ -291,10 +289,3 @@ class Dispatcher:
         for slot in lost or ():
             if slot.answer is None and slot.on_lost is not None:
                 slot.on_lost()
-
-    def requests(self) -> dict[int, int]:
-        """Requests served since the start, by api key."""
-        counts: dict[int, int] = {}
-        for row in self._rows.values():
-            counts[row.key] = counts.get(row.key, 0) + row.requests
-        return counts

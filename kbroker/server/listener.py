@@ -6,7 +6,7 @@ import errno
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from kbroker.errors import ProtocolError, StartError
@@ -59,7 +59,6 @@ class Connections:
         self, limits: Limits, *, net: Net, turn: Turn, threads: Threads, buffers: Buffers, clock: Clock
     ) -> None:
         self.limits = limits
-        self.accepted = 0  # since the start, for a collector
         self._net = net
         self._turn = turn
         self._threads = threads
@@ -90,7 +89,6 @@ class Connections:
         if secure is not None:
             sock, stream = secure(sock)
         self._per_ip[ip] += 1
-        self.accepted += 1
 
         def closed(connection: Connection, error: BaseException | None) -> None:
             self._open.discard(connection)
@@ -224,10 +222,3 @@ def _why_not(endpoint: Endpoint, error: OSError) -> str:
     if error.errno == errno.EACCES:
         return f"listener {where} needs a port above 1023, or the right to use lower ones"
     return f"listener {where} cannot be opened: {error.strerror}"
-
-
-def close_sockets(net: Net, sockets: Iterable[Any]) -> None:
-    """Accept no more."""
-    for sock in sockets:
-        net.forget(sock)
-        sock.close()
