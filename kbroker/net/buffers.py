@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import mmap as system
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
+from mmap import mmap
 
 # One read takes at most this much from a connection. Frames that fit are handled in place, several per read.
 SHARED_SIZE = 256 << 10
@@ -11,6 +14,11 @@ SHARED_SIZE = 256 << 10
 POOL_BUFFERS_MAX = 16
 POOL_BUFFER_SIZE_MAX = 4 << 20
 POOL_BUFFER_SIZE_MIN = 1 << 20
+# From here on a buffer is anonymous memory: its pages come as bytes arrive. Python zeroes a bytearray, so that a peer
+# could take 100 MB with the four bytes that announce them.
+LAZY_SIZE_MIN = 64 << 10
+# Where the system has huge pages that come by themselves, one byte would take 2 MiB of them.
+SMALL_PAGES: int | None = getattr(system, "MADV_NOHUGEPAGE", None)
 
 
 class Budget:
@@ -44,6 +52,8 @@ class Budget:
                 return
             self._waiting.popleft()
             resume()
+            if not self._waiting:  # a resumed one may have given in its turn
+                return
 
 
 class Buffers:
@@ -54,7 +64,7 @@ class Buffers:
         self.shared = bytearray(SHARED_SIZE)
         self.view = memoryview(self.shared)
         self._send: memoryview | None = None
-        self._free: list[bytearray] = []
+        self._free: list[mmap] = []
 
     @property
     def send(self) -> memoryview:
@@ -63,20 +73,31 @@ class Buffers:
             self._send = memoryview(bytearray(1 << 20))
         return self._send
 
-    def take(self, size: int) -> bytearray:
-        """A buffer of at least `size` bytes. A new one is zeroed lazily by the system: memory follows what arrives."""
+    def take(self, size: int) -> bytearray | mmap:
+        """A buffer of at least `size` bytes. Memory follows what arrives: see LAZY_SIZE_MIN."""
+        if size < LAZY_SIZE_MIN:
+            return bytearray(size)
         for index, buffer in enumerate(self._free):
             if len(buffer) >= size:
                 try:
-                    buffer.append(0)  # BufferError: somebody still holds a view of it
-                    buffer.pop()
+                    buffer.resize(len(buffer))
                 except BufferError:
-                    continue
+                    continue  # somebody still holds a view of it
+                except SystemError:
+                    pass  # nobody does, and this system could not have resized it, which is all the same to us
                 del self._free[index]
                 return buffer
-        return bytearray(max(POOL_BUFFER_SIZE_MIN, size + size // 8) if size >= SHARED_SIZE else size)
+        buffer = mmap(-1, max(POOL_BUFFER_SIZE_MIN, size + size // 8) if size >= SHARED_SIZE else size)
+        if SMALL_PAGES is not None:
+            with suppress(OSError):  # a kernel built without huge pages does not know the word
+                buffer.madvise(SMALL_PAGES)
+        return buffer
 
-    def give(self, buffer: bytearray) -> None:
+    def give(self, buffer: bytearray | mmap) -> None:
         """Return a buffer from `take`."""
-        if POOL_BUFFER_SIZE_MIN <= len(buffer) <= POOL_BUFFER_SIZE_MAX and len(self._free) < POOL_BUFFERS_MAX:
+        if (
+            isinstance(buffer, mmap)
+            and POOL_BUFFER_SIZE_MIN <= len(buffer) <= POOL_BUFFER_SIZE_MAX
+            and len(self._free) < POOL_BUFFERS_MAX
+        ):
             self._free.append(buffer)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from mmap import mmap
 from typing import Any, Protocol
 
 from kbroker.errors import ProtocolError
@@ -215,7 +216,7 @@ class Connection:
         self.silent_looks = 0  # looks in a row that found nothing had arrived or left
         self.marked = False  # will be flushed at the end of this turn
         # a frame that did not fit the shared buffer, or only in part: its own buffer, a view of it, bytes got and needed
-        self._body: bytearray | None = None
+        self._body: bytearray | mmap | None = None
         self._view: memoryview | None = None
         self._got = self._need = 0
         self._charged = 0  # bytes of the budget that this frame has taken
@@ -361,7 +362,7 @@ class Connection:
             size = int.from_bytes(rest[:4], "big", signed=True)
             self._check_size(size)
             need = size + 4
-            if need <= len(rest):  # whole, but the peer has to wait: paused, or too much is unanswered or unsent
+            if need <= len(rest):  # whole, but it has to wait: paused, or too much is unanswered or unsent
                 self._held = bytes(rest)
                 return
             if not self._buffers.budget.take(need, self.resume):
@@ -421,6 +422,8 @@ class Connection:
         if self.open and not self._blocked:
             self.marked = True
             self._turn.send(self)
+        elif self._unsent > UNSENT_BYTES_MAX and self.open:
+            self._watch()  # the peer takes nothing: it is not read from until it does
 
     def _writable(self) -> None:
         if self._stream.wants_write():
@@ -442,7 +445,8 @@ class Connection:
             first = out[0]
             if type(first) is Slot:
                 first = first.answer
-            if type(first) is bytes:
+            # above UNSENT_BYTES_MAX the peer may not be read from at the moment: `_flush` sees to that
+            if type(first) is bytes and self._unsent <= UNSENT_BYTES_MAX:
                 try:
                     sent = self._send_one(first)
                 except AGAIN:
@@ -622,7 +626,7 @@ class Connection:
         self._stream.close()
         del self._recv_into, self._send_one
         self._out.clear()
-        self._view = None
+        self._view = self._held = None
         if self._body is not None:
             self._body = None
         charged, self._charged = self._charged, 0
