@@ -30,7 +30,7 @@ class Indexes:
         if segment.index is not None and segment in kept:
             kept.move_to_end(segment)
             return
-        segment.load()
+        segment.load_closed()
         assert segment.index is not None
         size = len(segment.index) * OFFSET_ENTRY_SIZE + len(segment.times) * TIME_ENTRY_SIZE
         self._bytes += size - kept.pop(segment, 0)

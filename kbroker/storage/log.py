@@ -294,7 +294,7 @@ class PartitionLog:
             self._begin_epoch(epoch, base)
         position = segment.size
         segment.size = position + size
-        segment.took(base, last, position, size, timestamp)
+        segment.took(last, position, size, timestamp)
         self.size += size
         self.end = last + 1
         if batch.producer_id >= 0:
@@ -522,11 +522,12 @@ class PartitionLog:
         for segment in self._dirty:
             segment.dirty = False
         self._dirty = []
-        if self._files_to_sync is not None:
-            # older snapshots may be gone again
-            files += [file for file in self._files_to_sync if self.directory.disk.exists(file.path)]
-            self._files_to_sync = None
-        return files
+        return files + self._take_others()
+
+    def _take_others(self) -> list[File]:
+        """Files beside the `.log`s; older snapshots may be gone again."""
+        files, self._files_to_sync = self._files_to_sync or [], None
+        return [file for file in files if self.directory.disk.exists(file.path)]
 
     def flush_ended(self) -> bool:
         """The flush went well. True when there is more to flush."""
@@ -553,18 +554,34 @@ class PartitionLog:
     def flush_failed(self, error: BaseException) -> None:
         """An fsync failed: nothing beyond `flushed` can be vouched for any more, in memory it never was."""
         self.queued = False
+        self._in_flight = None
         self._flushing = self.flushed
         if self.flushed < self.end:
             self._tail = []
             self._dirty = []
-            self.end = self.written = self.flushed
+            self._producers = None
             self._active = None
-            self.truncations += 1
+            try:
+                self._hide_from(self.flushed)
+            except (OSError, scan.Damaged) as second:
+                self.broken = second
+            self._ends_at(self.flushed)
             if self._epochs is not None:
                 self._epochs.truncate_to(self.end)
                 self._last_epoch = self._epochs.last
-            self._producers = None
             self.observer.log_cut(self.end, error)
+
+    def _hide_from(self, offset: int) -> None:
+        """Read no further than `offset`. The files are left alone: nothing is written to a failed directory."""
+        while len(self.segments) > 1 and self.segments[-1].base >= offset:
+            self.size -= self.segments.pop().size
+        last = self.segments[-1]
+        self.size -= last.size
+        last.unload()
+        last.size = last.file.size
+        _, last.size = last.boundary_of(offset)
+        last.unload()
+        self.size += last.size
 
     # -- cutting
 
@@ -743,8 +760,7 @@ class PartitionLog:
             self._dirty = [each for each in self._dirty if each not in closed]
             for each in closed:
                 each.dirty = False
-            files += self._files_to_sync or []
-            self._files_to_sync = None
+            files += self._take_others()
             point = max(self.start, self.segments[-1].base) if self.segments else self.start
         if segment is not None:
             files += segment.save()
@@ -792,7 +808,8 @@ class PartitionLog:
             self._epochs_dirty = False
         if directory.fsync:
             for file in files:
-                file.sync()
+                if directory.disk.exists(file.path):  # older snapshots may be gone again
+                    file.sync()
             if self._names_dirty or files:
                 directory.disk.sync_dir(self.folder)
             if self._folder_new:
@@ -834,12 +851,13 @@ class PartitionLog:
                 segment = segments[at]
                 at += 1
                 if at == len(segments):
-                    end, limit = self.written, segment.file.size
+                    end, limit = self.written, min(segment.size, segment.file.size)
+                    if segment.index is None:
+                        segment.load()
                 else:
-                    end, limit = segments[at].base, segment.size
                     self.directory.indexes.keep(segment)
-                if segment.index is None:
-                    segment.load()
+                    damage = segment.damage
+                    end, limit = segments[at].base, segment.size if damage is None else damage.position
                 start, stop = segment.span(
                     offset, end, limit, up_to=up_to, max_bytes=max_bytes, min_one=min_one
                 )
@@ -847,6 +865,8 @@ class PartitionLog:
                     return Region(self, segment.file, start, stop - start)
                 if start < limit:
                     return None
+                if segment.damage is not None:
+                    raise segment.damage
         except scan.Damaged as error:
             raise self.damaged(error) from error
         except OSError as error:

@@ -133,7 +133,7 @@ def _check(segment: Segment, found: Found, point: int, *, may_end_short: bool) -
                     return scan.Damaged(at, f"epoch {epoch} after epoch {newest}")
                 found.epochs.append((epoch, base))
                 newest = epoch
-            segment.took(base, last, at, size, max_timestamp)
+            segment.took(last, at, size, max_timestamp)
             expected = last + 1
     except scan.Damaged as error:
         return error

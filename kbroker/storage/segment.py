@@ -6,7 +6,7 @@ The indexes are caches: loaded on use, written now and then, rebuilt from the `.
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING
 
 from kbroker.storage import scan
@@ -43,6 +43,7 @@ class Segment:
         "_times_saved",
         "base",
         "created_ms",
+        "damage",
         "dirty",
         "first_timestamp",
         "full",
@@ -52,7 +53,7 @@ class Segment:
         "jitter_ms",
         "max_timestamp",
         "max_timestamp_offset",
-        "recent_offsets",
+        "recent_lasts",
         "recent_positions",
         "size",
         "times",
@@ -63,7 +64,7 @@ class Segment:
     # what `load` (or `create`) sets; unset before
     index: OffsetIndex | None
     times: TimeIndex
-    recent_offsets: array[int]  # bases of the newest batches...
+    recent_lasts: array[int]  # last offsets of the newest batches...
     recent_positions: array[int]  # ... and where they lie
     unindexed: int  # bytes from the last indexed batch on
     first_timestamp: int  # largest timestamp of the first batch: rolling by time counts from it
@@ -85,6 +86,7 @@ class Segment:
         self.jitter_ms = 0  # it rolls that much before `segment.ms`
         self.dirty = False  # written since the last flush began
         self.index = None
+        self.damage: scan.Damaged | None = None  # what follows from there on cannot be read
         self.timestamps_known = False  # `max_timestamp` is set, and stays when the indexes are unloaded
 
     @property
@@ -119,6 +121,14 @@ class Segment:
         """
         return -1 if self.index is not None else self._load_below(OFFSET_MAX)[0]
 
+    def load_closed(self) -> None:
+        """As `load`, for a segment that takes no more batches: what lies before any damage can be read."""
+        if self.index is None:
+            try:
+                self._load_below(OFFSET_MAX)
+            except scan.Damaged:
+                self._load_from(OffsetIndex(), TimeIndex(), keep=True)
+
     def recover_below(self, offset: int) -> tuple[int, int]:
         """Load what lies below `offset` and may be trusted: (end offset, file position) of it.
 
@@ -147,9 +157,9 @@ class Segment:
         if self.index is None:
             return
         self.index = None
-        del self.times, self.recent_offsets, self.recent_positions
+        del self.times, self.recent_lasts, self.recent_positions
 
-    def took(self, base: int, last: int, position: int, size: int, max_timestamp: int) -> None:
+    def took(self, last: int, position: int, size: int, max_timestamp: int) -> None:
         """A batch was appended (or read again) at `position`."""
         if max_timestamp > self.max_timestamp:
             self.max_timestamp = max_timestamp
@@ -161,11 +171,11 @@ class Segment:
             self.unindexed += size
             if not position:
                 self.first_timestamp = max_timestamp
-        offsets = self.recent_offsets
-        offsets.append(base)
+        lasts = self.recent_lasts
+        lasts.append(last)
         self.recent_positions.append(position)
-        if len(offsets) > 2 * RECENT_BATCHES:
-            del offsets[:RECENT_BATCHES], self.recent_positions[:RECENT_BATCHES]
+        if len(lasts) > 2 * RECENT_BATCHES:
+            del lasts[:RECENT_BATCHES], self.recent_positions[:RECENT_BATCHES]
 
     def span(
         self, offset: int, end: int, limit: int, *, up_to: int, max_bytes: int, min_one: bool
@@ -174,21 +184,27 @@ class Segment:
 
         `end` and `limit`: the offset and the file position where the segment's written batches end. Empty: (x, x).
         """
-        offsets = self.recent_offsets
-        at = bisect_right(offsets, offset) - 1
-        if at < 0:
-            return self._old_span(offset, end, limit, up_to, max_bytes, min_one)
-        positions = self.recent_positions
+        lasts, positions = self.recent_lasts, self.recent_positions
+        count = len(lasts)
+        at = bisect_left(lasts, offset)
+        if at == count:
+            return limit, limit
         start = positions[at]
-        stop = limit if up_to >= end else positions[bisect_right(offsets, up_to) - 1]
+        if not at and start:
+            return self._old_span(offset, end, limit, up_to, max_bytes, min_one)
+        if up_to >= end:
+            stop = limit
+        else:
+            beyond = bisect_left(lasts, up_to)
+            stop = positions[beyond] if beyond < count else limit
         if stop - start > max_bytes:
             cut = bisect_right(positions, start + max_bytes) - 1
             if cut > at:
                 return start, positions[cut]
             if not min_one:
                 return start, start
-            return start, positions[at + 1] if at + 1 < len(positions) else limit
-        return start, max(start, stop)
+            return start, positions[at + 1] if at + 1 < count else limit
+        return start, stop
 
     def _old_span(
         self, offset: int, end: int, limit: int, up_to: int, max_bytes: int, min_one: bool
@@ -219,10 +235,12 @@ class Segment:
         """File position of the end of the batches that lie whole below offset `up_to`."""
         if up_to >= end:
             return limit
-        offsets = self.recent_offsets
-        at = bisect_right(offsets, up_to) - 1
-        if at >= 0:
-            return self.recent_positions[at]
+        lasts, positions = self.recent_lasts, self.recent_positions
+        at = bisect_left(lasts, up_to)
+        if at == len(lasts):
+            return limit
+        if at or not positions[0]:
+            return positions[at]
         assert self.index is not None
         found = scan.seek(self.file, self.index.floor(up_to - self.base), limit, up_to)
         return found[0] if found is not None else limit
@@ -349,17 +367,19 @@ class Segment:
 
     def _forget(self) -> None:
         self.index, self.times = OffsetIndex(), TimeIndex()
-        self.recent_offsets, self.recent_positions = array("q"), array("q")
+        self.recent_lasts, self.recent_positions = array("q"), array("q")
         self.unindexed = 0
         self.first_timestamp = self.max_timestamp = self.max_timestamp_offset = -1
         self.timestamps_known = True
         self.full = False
         self._index_saved = self._times_saved = 0
 
-    def _load_from(self, index: OffsetIndex, times: TimeIndex, *, below: int = OFFSET_MAX) -> tuple[int, int]:
+    def _load_from(
+        self, index: OffsetIndex, times: TimeIndex, *, below: int = OFFSET_MAX, keep: bool = False
+    ) -> tuple[int, int]:
         """Take these indexes as true and read the rest, from the last indexed batch on, up to offset `below`.
 
-        Returns where that ended: (offset, file position).
+        Returns where that ended: (offset, file position). `keep`: damage ends it too.
         """
         self._forget()
         self.index, self.times = index, times
@@ -379,11 +399,14 @@ class Segment:
                 expected = -1
                 if batch.base >= below:
                     return end, batch.position
-                self.took(batch.base, batch.last, batch.position, 12 + batch.length, batch.max_timestamp)
+                self.took(batch.last, batch.position, 12 + batch.length, batch.max_timestamp)
                 end = batch.last + 1
         except scan.Damaged as error:
             if end >= below:
                 return end, error.position  # it lies behind what was asked for
+            if keep:
+                self.damage = error
+                return end, error.position
             self.unload()
             self.timestamps_known = False
             raise

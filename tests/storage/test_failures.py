@@ -1,0 +1,272 @@
+"""When the disk fails: what is answered, what is taken back, what goes on, what the next start finds."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import pytest
+
+from kbroker.errors import ErrorCode, KafkaError
+from kbroker.protocol.records import split_batches
+from kbroker.storage.log import PartitionLog
+from tests.support.memory_disk import MemoryDisk
+from tests.support.storage import TOPIC_ID, TP, Broker, batch, config, region_bytes
+
+
+class Watcher:
+    """Notes what a Partition would be told."""
+
+    def __init__(self, log: PartitionLog) -> None:
+        self.cuts: list[tuple[int, BaseException]] = []
+        log.observer = self
+
+    def log_moved(self) -> None:
+        pass
+
+    def log_cut(self, end: int, error: BaseException) -> None:
+        self.cuts.append((end, error))
+
+
+def failing(what: str, code: int, part: str = ".log") -> Any:
+    """A disk that fails one kind of operation on the data files."""
+    return lambda operation, path: code if operation == what and path.endswith(part) else None
+
+
+@pytest.fixture
+def disk() -> MemoryDisk:
+    return MemoryDisk()
+
+
+@pytest.fixture
+def broker(disk: MemoryDisk) -> Broker:
+    broker = Broker(disk)
+    broker.directory.open(0, "cluster")
+    return broker
+
+
+@pytest.fixture
+def log(broker: Broker) -> PartitionLog:
+    """Ten records are flushed."""
+    log = broker.directory.log(TP, TOPIC_ID, config())
+    for number in range(5):
+        log.append(
+            batch(b"a", b"b", producer_id=4, producer_epoch=0, base_sequence=2 * number), epoch=number // 3
+        )
+    broker.settle()
+    return log
+
+
+def next_one(log: PartitionLog, *values: bytes) -> Any:
+    sequence = log.producers.producers[4].sent[-1].last_sequence + 1
+    return batch(*values, producer_id=4, producer_epoch=0, base_sequence=sequence)
+
+
+@pytest.mark.parametrize("size", [10, 50_000], ids=["small", "large"])
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+def test_a_failed_write_takes_back_log_epochs_and_producers(
+    disk: MemoryDisk, broker: Broker, log: PartitionLog, size: int, code: int
+) -> None:
+    watcher = Watcher(log)
+    before = (log.producers.producers[4], log.epochs.pairs, log.size)
+    disk.fail = failing("append", code)
+
+    log.append(next_one(log, b"x"), 7)
+    if size > 10:
+        with pytest.raises(KafkaError) as caught:
+            log.append(next_one(log, b"x" * size), 7)
+        assert ErrorCode.KAFKA_STORAGE_ERROR == caught.value.code
+    broker.settle()
+
+    assert [10] == [end for end, _ in watcher.cuts]
+    assert (10, 10, 10) == (log.flushed, log.written, log.end)
+    assert before == (log.producers.producers[4], log.epochs.pairs, log.size)
+    region = log.read(8, up_to=10, max_bytes=1000)
+    assert region is not None
+    assert [8] == [one.base_offset for one in split_batches(memoryview(region_bytes(region)))]
+
+
+def test_a_full_disk_refuses_until_there_is_space_and_serves_reads(disk: MemoryDisk, broker: Broker) -> None:
+    log = broker.directory.log(TP, TOPIC_ID, config())
+    log.append(batch(b"first"), 0)
+    broker.settle()
+    disk.capacity = disk.used() + 100
+    log.append(batch(b"x" * 1000), 0)
+    broker.settle()
+
+    with pytest.raises(KafkaError, match="full disk"):
+        log.append(batch(b"y"), 0)
+    assert log.read(0, up_to=1, max_bytes=100) is not None
+    assert broker.directory.failed is None
+
+    disk.capacity = None
+    with pytest.raises(KafkaError, match="full disk"):  # it looks once a second only
+        log.append(batch(b"y"), 0)
+    broker.clock.advance(1000)
+    assert 1 == log.append(batch(b"y"), 0)
+    broker.settle()
+    assert 2 == log.flushed
+
+
+def test_a_full_disk_when_a_segment_rolls_loses_nothing(disk: MemoryDisk, broker: Broker) -> None:
+    log = broker.directory.log(TP, TOPIC_ID, config(segment_bytes=300))
+    watcher = Watcher(log)
+    log.append(batch(b"x" * 150), 0)
+    broker.settle()
+    disk.fail = lambda operation, path: (
+        errno.ENOSPC if operation == "create" and path.endswith(".log") else None
+    )
+
+    with pytest.raises(KafkaError, match="full disk"):
+        log.append(batch(b"y" * 150), 0)
+    assert [1] == [end for end, _ in watcher.cuts]
+
+    disk.fail = None
+    broker.clock.advance(1000)
+    assert 1 == log.append(batch(b"y" * 150), 0)
+    broker.settle()
+    assert (2, 2) == (log.flushed, len(log.segments))
+
+
+def test_an_io_error_stops_the_directory_for_good_and_reads_go_on(
+    disk: MemoryDisk, broker: Broker, log: PartitionLog
+) -> None:
+    disk.fail = failing("append", errno.EIO)
+    log.append(next_one(log, b"x"), 1)
+    broker.settle()
+    disk.fail = None
+    broker.clock.advance(10_000)
+
+    assert broker.directory.failed is not None
+    with pytest.raises(KafkaError) as caught:
+        log.append(next_one(log, b"x"), 1)
+    assert ErrorCode.KAFKA_STORAGE_ERROR == caught.value.code
+    assert log.read(0, up_to=10, max_bytes=1000) is not None
+
+
+def test_a_failed_fsync_is_not_tried_again_and_nothing_behind_it_counts(
+    disk: MemoryDisk, broker: Broker, log: PartitionLog
+) -> None:
+    watcher = Watcher(log)
+    log.append(next_one(log, b"x"), 1)
+    disk.fail = failing("sync", errno.EIO)
+    broker.settle()
+    disk.fail = None
+    syncs = [entry for entry in disk.log if entry[0] == "sync" and entry[1].endswith(".log")]
+    broker.settle()
+
+    assert syncs == [entry for entry in disk.log if entry[0] == "sync" and entry[1].endswith(".log")]
+    assert (10, 10, 10) == (log.flushed, log.written, log.end)
+    assert [10] == [end for end, _ in watcher.cuts]
+    assert broker.directory.failed is not None
+    assert log.read(10, up_to=11, max_bytes=1000) is None
+    region = log.read(8, up_to=11, max_bytes=1000)
+    assert region is not None
+    assert [8] == [one.base_offset for one in split_batches(memoryview(region_bytes(region)))]
+
+
+def test_after_a_failed_fsync_the_next_start_writes_the_tail_again(disk: MemoryDisk) -> None:
+    broker = Broker(disk)
+    broker.directory.open(0, "cluster")
+    log = broker.directory.log(TP, TOPIC_ID, config())
+    log.append(batch(b"x" * 20), 0)
+    disk.fail = failing("sync", errno.EIO)
+    broker.settle()
+    disk.fail = None
+    broker.directory.close()
+    disk.locks.clear()
+    old = disk.find("/data/orders-0/00000000000000000000.log")
+
+    again = Broker(disk)
+    assert not again.directory.open(0, "cluster").clean
+    log = again.directory.log(TP, TOPIC_ID, config())
+    again.settle()
+
+    assert 1 == log.flushed
+    assert old is not disk.find("/data/orders-0/00000000000000000000.log")
+    again.directory.close()
+    disk.crash("none")
+    last = Broker(disk)
+    assert last.directory.open(0, "cluster").clean
+    assert 1 == last.directory.log(TP, TOPIC_ID, config()).end
+
+
+def test_an_fsync_vouches_only_for_what_was_not_cut_since_it_began(broker: Broker, log: PartitionLog) -> None:
+    log.append(next_one(log, b"x", b"y"), 1)
+    broker.turn.run()
+    assert 1 == len(broker.threads.waiting)
+
+    assert 6 == log.truncate_to(6)
+    log.append(next_one(log, b"other", b"one"), 2)
+    log.append(next_one(log, b"and", b"more"), 2)
+    log.write_out()
+    broker.threads.step()
+
+    assert 6 == log.flushed
+    assert 10 == log.written
+    broker.settle()
+    assert 10 == log.flushed
+
+
+def test_a_truncation_is_synced_before_anything_is_written_behind_it(
+    disk: MemoryDisk, broker: Broker, log: PartitionLog
+) -> None:
+    broker.directory.checkpoint()
+    broker.settle()
+    del disk.log[:]
+
+    log.truncate_to(6)
+    log.append(next_one(log, b"x"), 3)
+    broker.settle()
+
+    data = [what for what, path in disk.log if path.endswith("0.log")]
+    assert ["truncate", "sync", "append", "sync"] == data
+    names = [what + " " + path.rpartition("/")[2] for what, path in disk.log]
+    assert names.index("sync_dir data") < names.index(
+        "truncate 00000000000000000000.log"
+    )  # the recovery point
+
+
+def test_a_region_is_stale_once_its_log_was_cut(log: PartitionLog) -> None:
+    region = log.read(0, up_to=10, max_bytes=10_000)
+    assert region is not None
+    assert not region.stale
+
+    log.truncate_to(8)
+
+    assert region.stale
+    fresh = log.read(0, up_to=8, max_bytes=10_000)
+    assert fresh is not None
+    assert not fresh.stale
+
+
+def test_a_segment_deleted_while_it_is_being_synced_harms_nobody(disk: MemoryDisk, broker: Broker) -> None:
+    log = broker.directory.log(TP, TOPIC_ID, config(segment_bytes=200))
+    for _ in range(4):
+        log.append(batch(b"x" * 100), 0)
+    broker.turn.run()
+    for segment in log.segments:
+        segment.release()
+
+    log.truncate_to(1)
+    broker.settle()
+
+    assert broker.directory.failed is None
+    assert (1, 1) == (log.flushed, log.end)
+    log.append(batch(b"y"), 1)
+    broker.settle()
+    assert 2 == log.flushed
+
+
+def test_a_partition_deleted_while_it_is_being_synced_harms_nobody(disk: MemoryDisk, broker: Broker) -> None:
+    log = broker.directory.log(TP, TOPIC_ID, config())
+    log.append(batch(b"x"), 0)
+    broker.turn.run()
+    broker.directory.delete(TP)
+    log.release()
+    broker.settle()
+    broker.clock.advance(60_000)
+    broker.settle()
+
+    assert broker.directory.failed is None
+    assert [] == [name for name in disk.list("/data") if name.startswith("orders")]

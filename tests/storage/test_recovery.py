@@ -1,0 +1,229 @@
+"""What a start finds after an unclean stop: what is trusted, what is checked, what is cut and what never is."""
+
+from __future__ import annotations
+
+import pytest
+import structlog.testing
+
+from kbroker.errors import ErrorCode, KafkaError
+from kbroker.protocol.records import split_batches
+from kbroker.storage.log import PartitionLog
+from tests.support.memory_disk import MemoryDisk
+from tests.support.storage import TOPIC_ID, TP, Broker, batch, config, region_bytes
+
+LOG = "/data/orders-0/00000000000000000000.log"
+SMALL = {"segment_bytes": 600, "index_interval_bytes": 150}
+
+
+@pytest.fixture
+def disk() -> MemoryDisk:
+    return MemoryDisk()
+
+
+def start(disk: MemoryDisk, **values: object) -> tuple[Broker, PartitionLog]:
+    broker = Broker(disk)
+    broker.directory.open(0, "cluster")
+    return broker, broker.directory.log(TP, TOPIC_ID, config(**(values or SMALL)))
+
+
+def fill(broker: Broker, log: PartitionLog, count: int, epoch: int = 0) -> None:
+    for number in range(count):
+        log.append(batch(b"%d" % number * 50, producer_id=-1), epoch)
+    broker.settle()
+
+
+def offsets(log: PartitionLog) -> list[int]:
+    found, offset = [], log.start
+    while offset < log.end:
+        region = log.read(offset, up_to=log.end, max_bytes=1)
+        assert region is not None
+        (one,) = split_batches(memoryview(region_bytes(region)))
+        found.append(one.base_offset)
+        offset = one.last_offset + 1
+    return found
+
+
+def test_what_is_found_counts_as_flushed_only_after_it_was_synced(disk: MemoryDisk) -> None:
+    broker, log = start(disk)
+    fill(broker, log, 2)
+    broker.directory.checkpoint()
+    broker.settle()
+    fill(broker, log, 2)
+    disk.crash("all")
+
+    broker, log = start(disk)
+
+    assert (2, 4) == (log.flushed, log.end)
+    broker.settle()
+    assert (4, 4) == (log.flushed, log.end)
+
+
+def test_a_torn_tail_is_cut_at_the_last_whole_batch_and_said(disk: MemoryDisk) -> None:
+    broker, log = start(disk)
+    fill(broker, log, 3)
+    disk.crash("all")
+    del disk.find(LOG).data[-10:]  # type: ignore[union-attr]
+
+    with structlog.testing.capture_logs() as lines:
+        broker, log = start(disk)
+
+    assert [0, 1] == offsets(log)
+    (line,) = [line for line in lines if line["event"] == "torn tail cut"]
+    assert 2 == line["offset"]
+    assert 2 == log.append(batch(b"again"), 1)
+    broker.settle()
+    assert [0, 1, 2] == offsets(log)
+
+
+def test_a_bad_crc_behind_the_recovery_point_cuts_there(disk: MemoryDisk) -> None:
+    broker, log = start(disk)
+    fill(broker, log, 12)
+    disk.crash("all")
+    disk.find(LOG).data[100] ^= 1  # type: ignore[union-attr]
+
+    broker, log = start(disk)
+
+    assert [] == offsets(log)
+    assert 1 == len(log.segments)
+
+
+def test_damage_below_the_recovery_point_is_never_cut_and_reading_it_is_an_error(disk: MemoryDisk) -> None:
+    broker, log = start(disk)
+    fill(broker, log, 12)
+    broker.directory.checkpoint()
+    broker.settle()
+    size = disk.size(LOG)
+    disk.crash("none")
+    disk.find(LOG).data[125:145] = bytes(20)  # type: ignore[union-attr]  # over the second batch's length and magic
+
+    broker, log = start(disk)
+    broker.settle()
+
+    assert size == disk.size(LOG)
+    assert 12 == log.end
+    with pytest.raises(KafkaError) as caught:
+        log.read(1, up_to=12, max_bytes=10_000)
+    assert ErrorCode.KAFKA_STORAGE_ERROR == caught.value.code
+    assert log.read(11, up_to=12, max_bytes=10_000) is not None
+    assert 12 == log.append(batch(b"on"), 1)
+
+
+def test_a_log_that_lost_what_was_flushed_says_so_and_gives_no_offset_twice(disk: MemoryDisk) -> None:
+    broker, log = start(disk, segment_bytes=1 << 20)
+    fill(broker, log, 5)
+    broker.directory.checkpoint()
+    broker.settle()
+    disk.crash("none")
+    del disk.find(LOG).data[-50:]  # type: ignore[union-attr]
+
+    broker, log = start(disk, segment_bytes=1 << 20)
+
+    assert log.lost
+    assert 5 == log.append(batch(b"next"), 1)
+    broker.settle()
+    for offset in (0, 3, 5):
+        assert log.read(offset, up_to=6, max_bytes=1) is not None
+    with pytest.raises(KafkaError, match="is damaged"):
+        log.read(4, up_to=6, max_bytes=1)
+
+
+def test_a_clean_stop_is_trusted_nothing_is_read_again(disk: MemoryDisk) -> None:
+    broker, log = start(disk)
+    fill(broker, log, 12)
+    broker.directory.close()
+    disk.find(LOG).data[100] ^= 1  # type: ignore[union-attr]  # inside a record: nobody looks
+
+    broker, log = start(disk)
+
+    assert (12, 12) == (log.flushed, log.end)
+    assert not disk.exists("/data/.kafka_cleanshutdown")
+
+
+def test_a_clean_stop_flushes_what_was_still_waiting(disk: MemoryDisk) -> None:
+    broker, log = start(disk)
+    for number in range(9):
+        log.append(batch(b"%d" % number * 80, producer_id=3, producer_epoch=0, base_sequence=number), 4)
+    broker.directory.close()
+    disk.crash("none")
+
+    broker, log = start(disk)
+
+    assert 9 == log.end
+    assert [(4, 0)] == log.epochs.pairs
+    assert 8 == log.producers.producers[3].sent[-1].last_sequence
+
+
+def test_epochs_in_the_file_beyond_the_recovery_point_give_way_to_the_batches(disk: MemoryDisk) -> None:
+    broker, log = start(disk)
+    fill(broker, log, 3, epoch=2)
+    broker.directory.checkpoint()
+    broker.settle()
+    fill(broker, log, 3, epoch=5)
+    disk.crash("all")
+    path = "/data/orders-0/leader-epoch-checkpoint"
+    disk.find(path).data[:] = b"0\n3\n2 0\n3 4\n9 5\n"  # type: ignore[union-attr]
+
+    _, log = start(disk)
+
+    assert [(2, 0), (5, 3)] == log.epochs.pairs
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"0\n7\n0 0\n"])
+def test_an_unfit_epoch_file_is_replaced_by_what_the_batches_say(disk: MemoryDisk, content: bytes) -> None:
+    broker, log = start(disk)
+    fill(broker, log, 3, epoch=2)
+    fill(broker, log, 9, epoch=3)
+    broker.directory.close()
+    disk.find("/data/orders-0/leader-epoch-checkpoint").data[:] = content  # type: ignore[union-attr]
+
+    _, log = start(disk)
+
+    assert [(2, 0), (3, 3)] == log.epochs.pairs
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\0" * 800, b"\1\2\3" * 50])
+def test_missing_or_wrong_indexes_are_made_again(disk: MemoryDisk, content: bytes | None) -> None:
+    broker, log = start(disk)
+    fill(broker, log, 30)
+    broker.directory.close()
+    for name in disk.list("/data/orders-0"):
+        if name.endswith("index"):
+            if content is None:
+                disk.remove(f"/data/orders-0/{name}")
+            else:
+                disk.find(f"/data/orders-0/{name}").data[:] = content  # type: ignore[union-attr]
+
+    _, log = start(disk)
+
+    assert list(range(30)) == offsets(log)
+
+
+def test_a_damaged_snapshot_is_dropped_and_the_batches_are_read(disk: MemoryDisk) -> None:
+    broker, log = start(disk)
+    for number in range(9):
+        log.append(batch(b"%d" % number * 80, producer_id=3, producer_epoch=0, base_sequence=number), 4)
+        broker.settle()
+    broker.directory.close()
+    for name in disk.list("/data/orders-0"):
+        if name.endswith(".snapshot"):
+            disk.find(f"/data/orders-0/{name}").data[-1] ^= 1  # type: ignore[union-attr]
+
+    _, log = start(disk)
+
+    assert [4, 5, 6, 7, 8] == [sent.last_sequence for sent in log.producers.producers[3].sent]
+
+
+def test_leftovers_of_deletions_and_compactions_are_tidied(disk: MemoryDisk) -> None:
+    broker, log = start(disk)
+    fill(broker, log, 12)
+    second = log.segments[1].base
+    broker.directory.close()
+    folder = "/data/orders-0"
+    for name in ("00000000000000000000.log.deleted", "00000000000000000003.log.cleaned", "x.index.swap"):
+        disk.open(f"{folder}/{name}", create=True)
+    disk.rename(f"{folder}/{second:020d}.log", f"{folder}/{second:020d}.log.swap")
+
+    _, log = start(disk)
+
+    assert list(range(12)) == offsets(log)
+    assert not [name for name in disk.list(folder) if name.endswith((".deleted", ".cleaned", ".swap"))]
