@@ -184,6 +184,8 @@ class Dispatcher:
                 body += 1
             else:
                 body = decode_request_header(buffer, start, end).body
+        elif body > end:  # what lies behind a frame is somebody else's
+            raise ProtocolError(f"client id of {client_size} bytes in a request of {end - start} bytes")
         call = Call(row.version, peer, connection)
         try:
             answer = row.handler(self._rooms, call, row.decode(buffer[body:end]))
@@ -214,9 +216,12 @@ class Dispatcher:
     def _bind(self, connection: Connection, version: int, correlation_id: int, slot: Slot) -> None:
         if slot.on_lost is not None:
             peer: Peer = connection.context
-            if peer.lost is None:
-                peer.lost = {}
-            peer.lost[slot] = None
+            lost = peer.lost
+            if lost is None:
+                lost = peer.lost = {}
+            while lost and (oldest := next(iter(lost))).answer is not None:
+                del lost[oldest]  # answered: nothing to lose, and a poll every second must not add up
+            lost[slot] = None
         slot.bind(connection, version, correlation_id)
 
     async def _await(self, connection: Connection, slot: Slot, call: Call, row: _Row, answer: Any) -> None:
@@ -224,8 +229,11 @@ class Dispatcher:
         try:
             response = await answer
             if type(response) is Slot:
-                self._bind(connection, row.version, slot.correlation_id, response)
-                connection.replace(slot, response)
+                if connection.open:
+                    self._bind(connection, row.version, slot.correlation_id, response)
+                    connection.replace(slot, response)
+                elif response.on_lost is not None:
+                    response.on_lost()
             elif response is NO_RESPONSE:
                 slot.fill_bytes(b"")
             else:

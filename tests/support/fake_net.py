@@ -99,6 +99,8 @@ class Wire:
         buffers: Buffers | None = None,
         sock: FakeSocket | None = None,
         stream: Any = None,
+        on_frame: Callable[[Connection, memoryview, int, int], None] | None = None,
+        on_close: Callable[[Connection], None] = lambda connection: None,
     ) -> None:
         self.frames: list[bytes] = []
         self.ends: list[BaseException | None] = []
@@ -116,8 +118,8 @@ class Wire:
             threads=self.threads,
             buffers=self.buffers,
             frame_size_max=frame_size_max,
-            on_frame=self._on_frame,
-            on_close=lambda _, error: self.ends.append(error),
+            on_frame=on_frame or self._on_frame,
+            on_close=lambda connection, error: (self.ends.append(error), on_close(connection)),
             stream=stream,
         )
 
@@ -132,6 +134,20 @@ class Wire:
         """These come in, each by a read of its own, and are read for as long as the connection wants to."""
         self.sock.arrive(*pieces)
         self.run()
+
+    def step(self, work: Callable[[], Any]) -> None:
+        """Do something in a turn of its own."""
+        work()
+        self.run()
+
+    def answers(self) -> list[bytes]:
+        """The frames that have been sent, without their sizes."""
+        found, at = [], 0
+        while at < len(self.sent):
+            size = int.from_bytes(self.sent[at : at + 4], "big")
+            found.append(self.sent[at + 4 : at + 4 + size])
+            at += 4 + size
+        return found
 
     def run(self) -> None:
         """Let the loop turn until nothing more happens."""
