@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -21,6 +22,14 @@ def each_client_and_codec(*abilities: str) -> pytest.MarkDecorator:
     """Run the test for each client with each codec it has."""
     pairs = [(name, codec) for name in registry.names(*abilities) for codec in registry.CLIENTS[name].codecs]
     return pytest.mark.parametrize(("client", "codec"), pairs, indirect=["client"])
+
+
+def eventually(look: Callable[[], object], expected: object, *, limit_s: float = 20.0) -> None:
+    """`look()` comes to be `expected`: Kafka's brokers learn of a change a moment after it was acknowledged."""
+    deadline = time.monotonic() + limit_s
+    while (found := look()) != expected and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert expected == found
 
 
 def sample(client: Client, count: int = 20, *, start_ms: int | None = None) -> list[Record]:

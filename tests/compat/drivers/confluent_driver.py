@@ -121,7 +121,7 @@ def produce(ask: Ask) -> Any:
             **timestamp,
         )
         producer.poll(ask["pause_ms"] / 1000)
-    if producer.flush(LIMIT_S + 5):
+    if producer.flush(ask["give_up_ms"] / 1000 + 5):
         raise Failed(None, "not everything was delivered in time")
     if errors:
         raise KafkaException(errors[0])

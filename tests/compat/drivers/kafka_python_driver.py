@@ -10,8 +10,6 @@ from kafka.admin import ConfigResource, NewTopic
 
 from lines import Ask, headers_in, raw, record_out, serve
 
-LIMIT_S = 25
-
 
 def common(ask: Ask) -> dict[str, Any]:
     settings = {"bootstrap_servers": ask["servers"], "client_id": ask["client_id"]}
@@ -105,7 +103,7 @@ def produce(ask: Ask) -> Any:
                 )
             )
             time.sleep(ask["pause_ms"] / 1000)
-        offsets = [future.get(timeout=LIMIT_S).offset for future in sent]
+        offsets = [future.get(timeout=ask["give_up_ms"] / 1000 + 10).offset for future in sent]
         return {"offsets": [offset if ask["acks"] != 0 else None for offset in offsets]}
     finally:
         producer.close(timeout=5)

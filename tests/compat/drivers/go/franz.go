@@ -21,7 +21,7 @@ func (franz) Code(err error) *int {
 }
 
 func (f franz) Perform(ask *Ask) (map[string]any, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 35*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 35*time.Second+ms(ask.GiveUpMs))
 	defer cancel()
 	switch ask.Op {
 	case "produce":
