@@ -41,6 +41,7 @@ from kbroker.server.handlers.topics import (
     handle_delete_records,
     handle_delete_topics,
 )
+from kbroker.server.lanes import Lane, lane_of
 from kbroker.server.rooms import NO_RESPONSE, Call, NoResponse, Rooms
 
 log = logs.get_logger("server")
@@ -48,7 +49,11 @@ log = logs.get_logger("server")
 Response = Message | Slot | NoResponse
 Handler = Callable[[Rooms, Call, Any], Response | Coroutine[Any, Any, Response]]
 
+LaneOf = Callable[[Rooms, int, Any, memoryview, int, int], Lane | None]
+
 API_VERSIONS = 18
+# A connection that left its lane this often changes between partitions: it gets none any more.
+LANES_LOST_MAX = 16
 
 # api key and version as one number, correlation id, size of the client id (-1: null): every request header begins so
 _HEADER = Layout(">Iih")
@@ -60,13 +65,16 @@ class Api(NamedTuple):
     handler: Handler
     advertised: tuple[int, int]
     served: tuple[int, int]
+    lane_of: LaneOf | None = None  # opens a straight path for requests like this one
 
 
-def _api(key: int, handler: Handler, *, advertise: tuple[int, int] | None = None) -> tuple[int, Api]:
+def _api(
+    key: int, handler: Handler, *, advertise: tuple[int, int] | None = None, lane_of: LaneOf | None = None
+) -> tuple[int, Api]:
     """A row with Kafka's own range, which the messages declare, unless `advertise` says otherwise."""
     served = VERSIONS[key]
     advertise = advertise or served
-    return key, Api(handler, advertise, (max(served[0], advertise[0]), min(served[1], advertise[1])))
+    return key, Api(handler, advertise, (max(served[0], advertise[0]), min(served[1], advertise[1])), lane_of)
 
 
 # Kafka 4.3's ranges, known without importing the messages (a test holds them against the declarations).
@@ -94,7 +102,7 @@ APIS: dict[int, Api] = dict(
     [
         # Kafka 4 advertises Produce from 0 and closes on 0-2: librdkafka before 2.11.1 turns compression off otherwise
         # (KAFKA-18659)
-        _api(0, handle_produce, advertise=(0, 13)),
+        _api(0, handle_produce, advertise=(0, 13), lane_of=lane_of),
         _api(1, handle_fetch),
         _api(2, handle_list_offsets),
         _api(3, handle_metadata),
@@ -123,13 +131,15 @@ def advertised(apis: Mapping[int, Api]) -> dict[int, tuple[int, int]]:
 class Peer:
     """What the dispatcher knows of a connection's other end."""
 
-    __slots__ = ("client_bytes", "client_id", "listener", "lost", "principal")
+    __slots__ = ("client_bytes", "client_id", "lane", "lanes_lost", "listener", "lost", "principal")
 
     def __init__(self, listener: str, principal: str) -> None:
         self.listener = listener
         self.principal = principal
         self.client_bytes = b""  # the client id as it came in the latest request
         self.client_id: str | None = None
+        self.lane: Lane | None = None  # where its next Produce probably goes
+        self.lanes_lost = 0  # lanes that the next Produce left
         self.lost: dict[Slot, None] | None = (
             None  # answers to come that want to know when the connection ends
         )
@@ -138,12 +148,13 @@ class Peer:
 class _Row:
     """One API in one version, ready to serve."""
 
-    __slots__ = ("decode", "flexible", "handler", "key", "version")
+    __slots__ = ("decode", "flexible", "handler", "key", "lane_of", "version")
 
-    def __init__(self, key: int, version: int, handler: Handler) -> None:
+    def __init__(self, key: int, version: int, api: Api) -> None:
         self.key = key
         self.version = version
-        self.handler = handler
+        self.handler = api.handler
+        self.lane_of = api.lane_of
         self.decode: Callable[[memoryview], Any] = decoder_of(REQUESTS[key], version)
         self.flexible = version >= flexible_from(key)
 
@@ -166,13 +177,19 @@ class Dispatcher:
     def on_frame(self, connection: Connection, buffer: memoryview, start: int, end: int) -> None:
         """Serve one frame: decode, hand over, queue the answer."""
         key_and_version, correlation_id, client_size = _HEADER.unpack_from(buffer, start)
+        peer: Peer = connection.context
+        lane = peer.lane
+        if lane is not None and lane.key_and_version == key_and_version:
+            if lane.take(connection, buffer, start, end, correlation_id):
+                return
+            peer.lane = None
+            peer.lanes_lost += 1
         row = self._rows.get(key_and_version)
         if row is None:
             row = self._new_row(connection, buffer, start, end)
             if row is None:
                 return
         body = start + _HEADER.size
-        peer: Peer = connection.context
         if client_size > 0:
             client = buffer[body : body + client_size]
             body += client_size
@@ -188,7 +205,8 @@ class Dispatcher:
             raise ProtocolError(f"client id of {client_size} bytes in a request of {end - start} bytes")
         call = Call(row.version, peer, connection)
         try:
-            answer = row.handler(self._rooms, call, row.decode(buffer[body:end]))
+            request = row.decode(buffer[body:end])
+            answer = row.handler(self._rooms, call, request)
             if isinstance(answer, Message):
                 return connection.put(encode_response(answer, row.version, correlation_id))
         except ProtocolError:
@@ -205,6 +223,8 @@ class Dispatcher:
                 answer.version = row.version
                 answer.correlation_id = correlation_id
             connection.put(answer)
+            if row.lane_of is not None and peer.lane is None and peer.lanes_lost < LANES_LOST_MAX:
+                peer.lane = row.lane_of(self._rooms, row.version, request, buffer, start, end)
         elif answer is not NO_RESPONSE:
             slot = Slot()
             slot.bind(connection, row.version, correlation_id)
@@ -251,7 +271,7 @@ class Dispatcher:
         if api is None or not api.served[0] <= version <= api.served[1]:
             self._unserved(connection, key, version, header.correlation_id, header.client_id)
             return None
-        row = self._rows[key << 16 | version] = _Row(key, version, api.handler)
+        row = self._rows[key << 16 | version] = _Row(key, version, api)
         return row
 
     def _unserved(

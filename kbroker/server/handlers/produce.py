@@ -7,7 +7,6 @@ from struct import Struct
 from typing import Any
 
 from kbroker.errors import ErrorCode, KafkaError
-from kbroker.protocol.frames import encode_response
 from kbroker.protocol.messages.produce import (
     BatchIndexAndErrorMessage,
     LeaderIdAndEpoch,
@@ -26,11 +25,6 @@ from kbroker.server.rooms import NO_RESPONSE, Call, Later, NoResponse, Rooms, br
 FIRST_WITH_TOPIC_IDS = 13
 ACKS_NONE, ACKS_LEADER, ACKS_ALL = 0, 1, -1
 
-FIRST_WITH_LOG_START = 5
-# Answers' templates kept, about 300 bytes each; beyond it they are made anew.
-TEMPLATES_MAX = 4096
-
-_THREE = Struct(">qqq")
 _COUNT = Struct(">i")  # the number of records, last in a batch's header
 _COUNT_AT = HEADER_BYTES - 4
 
@@ -50,15 +44,6 @@ def handle_produce(
     """
     acks = request.acks
     topics = request.topic_data
-    if (
-        len(topics) == 1
-        and len(topics[0].partition_data) == 1
-        and request.transactional_id is None
-        and acks in (ACKS_ALL, ACKS_LEADER)
-    ):
-        one = _produce_one(rooms, call.version, request, topics[0], topics[0].partition_data[0])
-        if one is not None:
-            return one
     produce = _Produce(rooms, request, with_ids=call.version >= FIRST_WITH_TOPIC_IDS)
     if acks not in (ACKS_ALL, ACKS_NONE, ACKS_LEADER):
         produce.refuse_all(KafkaError(ErrorCode.INVALID_REQUIRED_ACKS))
@@ -74,131 +59,6 @@ def handle_produce(
             for data in topic.partition_data:
                 produce.append(topic, data, answers)
     return produce.answer()
-
-
-def _produce_one(
-    rooms: Rooms, version: int, request: ProduceRequest, topic: TopicProduceData, data: PartitionProduceData
-) -> Later | None:
-    """The nearly only request there is: one batch. None: not so plain after all, nothing was done.
-
-    Its answer is packed from a template, which saves a third of what a small request costs.
-    """
-    partition = (
-        rooms.partitions.by_id(topic.topic_id, data.index)
-        if version >= FIRST_WITH_TOPIC_IDS
-        else rooms.partitions.get(topic.name, data.index)
-    )
-    records = data.records
-    if partition is None or records is None or len(records) > BIG_BYTES:
-        return None
-    if len(records) >= HEADER_BYTES and _COUNT.unpack_from(records, _COUNT_AT)[0] > BIG_RECORDS:
-        return None
-    later = Later()
-    wait = _WaitForOne(later, version, topic, data.index)
-    try:
-        wait.appended = appended = partition.append(records, request.acks)
-    except KafkaError as error:
-        answer = PartitionProduceResponse(index=data.index)
-        _fill_refusal(answer, error, partition)
-        later.fill(wait.response(answer))
-        return later
-    wait.start = partition.log.start
-    partition.when(appended, request.acks, request.timeout_ms, wait)
-    return later
-
-
-class _WaitForOne:
-    """The only partition's answer, while it is open; called once with NONE or the error that ended the wait."""
-
-    __slots__ = ("_index", "_later", "_topic", "_version", "appended", "start")
-
-    def __init__(self, later: Later, version: int, topic: TopicProduceData, index: int) -> None:
-        self._later = later
-        self._version = version
-        self._topic = topic
-        self._index = index
-        self.appended: Appended
-        self.start = -1
-
-    def __call__(self, error: ErrorCode) -> None:
-        later = self._later
-        connection = later.connection
-        if error or connection is None:
-            answer = PartitionProduceResponse(index=self._index, error_code=error, base_offset=-1)
-            if not error:
-                answer.base_offset = self.appended.base
-                answer.log_append_time_ms = self.appended.append_time_ms
-                answer.log_start_offset = self.start
-            return later.fill(self.response(answer))
-        if not connection.open:
-            return
-        template = templates.get((self._version, self._topic.name, self._topic.topic_id, self._index))
-        if template is None:
-            template = _template(self._version, self._topic, self._index)
-        later.answer = template.pack(later.correlation_id, self.appended, self.start)
-        if not connection.marked:
-            connection.mark()
-
-    def response(self, answer: PartitionProduceResponse) -> ProduceResponse:
-        """The response with one answer."""
-        return _response_of_one(self._version, self._topic, answer)
-
-
-def _response_of_one(
-    version: int, topic: TopicProduceData, answer: PartitionProduceResponse
-) -> ProduceResponse:
-    answers = [answer]
-    return ProduceResponse(
-        responses=[
-            TopicProduceResponse(topic_id=topic.topic_id, partition_responses=answers)
-            if version >= FIRST_WITH_TOPIC_IDS
-            else TopicProduceResponse(name=topic.name, partition_responses=answers)
-        ]
-    )
-
-
-class _Template:
-    """The encoded answer for one partition, but for correlation id, offsets and time.
-
-    Made by encoding such an answer once and looking where its values went, so the layout stays declared once.
-    """
-
-    __slots__ = ("_after", "_before", "_head", "_layout", "_with_start")
-
-    def __init__(self, version: int, topic: TopicProduceData, index: int) -> None:
-        known = 0x0123456789ABCDEF
-        answer = PartitionProduceResponse(
-            index=index, base_offset=known, log_append_time_ms=known + 1, log_start_offset=known + 2
-        )
-        frame = encode_response(_response_of_one(version, topic, answer), version, 0)
-        assert isinstance(frame, bytes)
-        self._with_start = version >= FIRST_WITH_LOG_START
-        values = _THREE.pack(known, known + 1, known + 2)[: 24 if self._with_start else 16]
-        at = frame.rindex(values)
-        self._head, self._before, self._after = frame[:4], frame[8:at], frame[at + len(values) :]
-        self._layout = Struct(
-            f">4si{len(self._before)}s{'qqq' if self._with_start else 'qq'}{len(self._after)}s"
-        )
-
-    def pack(self, correlation_id: int, appended: Appended, start: int) -> bytes:
-        """The frame."""
-        if self._with_start:
-            return self._layout.pack(
-                self._head, correlation_id, self._before, appended[1], appended[3], start, self._after
-            )
-        return self._layout.pack(
-            self._head, correlation_id, self._before, appended[1], appended[3], self._after
-        )
-
-
-def _template(version: int, topic: TopicProduceData, index: int) -> _Template:
-    if len(templates) >= TEMPLATES_MAX:
-        templates.clear()
-    template = templates[version, topic.name, topic.topic_id, index] = _Template(version, topic, index)
-    return template
-
-
-templates: dict[tuple[int, str, bytes, int], _Template] = {}
 
 
 def is_big(records: Any) -> bool:
@@ -315,7 +175,7 @@ class _Produce:
     ) -> None:
         if self._failed is None:
             self._failed = answer
-        _fill_refusal(answer, error, partition)
+        fill_refusal(answer, error, partition)
 
     def refuse_all(self, error: KafkaError) -> None:
         """The same answer for every partition, nothing appended."""
@@ -348,9 +208,10 @@ class _Produce:
         return later
 
 
-def _fill_refusal(
+def fill_refusal(
     answer: PartitionProduceResponse, error: KafkaError, partition: Partition | None = None
 ) -> None:
+    """Say in `answer` why nothing was appended, and where the leader is if it is not this broker."""
     answer.error_code = error.code
     answer.error_message = error.message
     answer.base_offset = -1
