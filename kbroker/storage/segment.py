@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 INT32_MAX = 2**31 - 1
 OFFSET_MAX = 2**63 - 1
 DELETED = ".deleted"
+NO_TIMESTAMP = -(
+    2**62
+)  # of a first batch without one: older than anything, so that every append looks at the clock
 
 # Positions of the newest batches kept in memory, so that a consumer near the end costs no header scan; between this and
 # twice as many, 16 bytes each. Older ones are found by the index.
@@ -170,7 +173,7 @@ class Segment:
         else:
             self.unindexed += size
             if not position:
-                self.first_timestamp = max_timestamp
+                self.first_timestamp = max_timestamp if max_timestamp >= 0 else NO_TIMESTAMP
         lasts = self.recent_lasts
         lasts.append(last)
         self.recent_positions.append(position)
@@ -389,7 +392,7 @@ class Segment:
             if len(index):
                 at, expected = index.positions[-1], self.base + index.offsets[-1]
                 first = next(scan.walk(self.file, 0, self.size, chunk=scan.HEADER_SIZE))
-                self.first_timestamp = first.max_timestamp
+                self.first_timestamp = first.max_timestamp if first.max_timestamp >= 0 else NO_TIMESTAMP
                 self.max_timestamp, self.max_timestamp_offset = times.last(self.base)
             for batch in scan.walk(self.file, at, self.size):
                 if expected >= 0 and batch.last != expected:
