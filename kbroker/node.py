@@ -10,7 +10,7 @@ import os
 import signal
 from collections.abc import Callable, Coroutine, Iterable
 from random import SystemRandom
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from kbroker.cluster.commands import AdoptedTopic, AdoptTopics, Command, EpochFloor, RegisterBroker
@@ -33,6 +33,9 @@ from kbroker.server.sessions import FetchSessions
 from kbroker.server.topic_answers import TopicAnswers
 from kbroker.storage.directory import LogDirectory
 from kbroker.turn import Turn
+
+if TYPE_CHECKING:
+    from kbroker.server.secure import TlsListener
 
 log = logs.get_logger("node")
 
@@ -74,7 +77,6 @@ class Node:
             random=random,
             fsync=settings.kbroker_fsync_before_ack,
         )
-        self.directory.producer_expiration_ms = settings.producer_id_expiration_ms
         self.connections = Connections(
             Limits(
                 connections_max=settings.max_connections,
@@ -88,6 +90,7 @@ class Node:
             buffers=Buffers(Budget(settings.queued_max_request_bytes)),
             clock=clock,
         )
+        self._tls: dict[str, TlsListener] = {}
         self._directory_id: UUID
         self.cluster: LocalLog
         self.partitions: Replicas
@@ -97,7 +100,7 @@ class Node:
     async def start(self) -> None:
         """Bind, open the disk, recover, register, serve. StartError says what to do where that cannot be."""
         settings = self.settings
-        secure = self._secure()
+        self._secure()
         bound = self._bind()
         try:
             stored = self._open_disk()
@@ -138,22 +141,22 @@ class Node:
         )
         self._upkeep = Upkeep(self.partitions, self.directory, settings=settings, clock=self._clock)
         self._upkeep.start()
-        self._serve(bound, secure)
+        self._serve(bound)
 
     # -- parts of a start
 
-    def _secure(self) -> dict[str, Secure]:
+    def _secure(self) -> None:
         """For each listener that speaks TLS, what puts it on a socket."""
-        found: dict[str, Secure] = {}
         for endpoint in self.settings.listeners:
             if endpoint.protocol == "SSL":
-                found[endpoint.listener] = _tls(self.settings, endpoint.listener)
+                from kbroker.server.secure import TlsListener  # imports more of ssl than plain listeners need
+
+                self._tls[endpoint.listener] = TlsListener(self.settings, endpoint.listener)
             elif endpoint.protocol != "PLAINTEXT":
                 raise StartError(
                     f"listener {endpoint.listener}: {endpoint.protocol} is not supported yet: "
                     "use PLAINTEXT, or SSL with ssl.client.auth=required"
                 )
-        return found
 
     def _bind(self) -> list[tuple[Endpoint, list[Any]]]:
         bound: list[tuple[Endpoint, list[Any]]] = []
@@ -223,6 +226,7 @@ class Node:
         for (kind, name), values in self.cluster.state.configs.items():
             if kind == ResourceType.BROKER:
                 self.settings.apply_dynamic(name, values)
+        self._follow_settings()
 
     def _open_partitions(self, stored: dict[TopicPartition, UUID]) -> None:
         """Recover what is stored; a folder whose topic the cluster does not know any more is removed."""
@@ -258,11 +262,11 @@ class Node:
             )
         )
 
-    def _serve(self, bound: list[tuple[Endpoint, list[Any]]], secure: dict[str, Secure]) -> None:
+    def _serve(self, bound: list[tuple[Endpoint, list[Any]]]) -> None:
         dispatcher = Dispatcher(self.rooms, APIS, start_task=self._start_task)
         connections = self.connections
         for endpoint, sockets in bound:
-            name, tls = endpoint.listener, secure.get(endpoint.listener)
+            name, tls = endpoint.listener, self._tls.get(endpoint.listener)
 
             def accepted(sock: Any, address: Any, name: str = name, tls: Secure | None = tls) -> None:
                 connections.add(sock, address, name, dispatcher, tls)
@@ -278,7 +282,20 @@ class Node:
         for kind, name in change.configs_changed:
             if kind == ResourceType.BROKER:
                 self.settings.apply_dynamic(name, self.cluster.state.config(kind, name))
+                self._follow_settings()
         self.partitions.apply(change)
+
+    def _follow_settings(self) -> None:
+        """What was built with values of dynamic options gets those of now."""
+        settings, limits = self.settings, self.connections.limits
+        limits.connections_max = settings.max_connections
+        limits.per_ip_max = settings.max_connections_per_ip
+        self.directory.producer_expiration_ms = settings.producer_id_expiration_ms
+        for listener, tls in self._tls.items():
+            try:
+                tls.reload()
+            except StartError as error:
+                log.warning("TLS options not taken, the ones before stay", listener=listener, why=str(error))
 
     async def propose(self, command: Command) -> Any:
         """A command to the cluster's log: its result once it is durable and applied. KafkaError where it is refused."""
@@ -323,6 +340,7 @@ class Node:
         self.connections.close_all()
         for task in list(self._tasks):
             task.cancel()
+        self.cluster.close()  # its file only: what was proposed and not written is refused
         self.directory.abandon()
 
     def _close_listeners(self) -> None:
@@ -335,19 +353,6 @@ class Node:
         if hasattr(self, "cluster"):
             self.cluster.close()
         self.directory.close()
-
-
-def _tls(settings: Settings, listener: str) -> Secure:
-    from kbroker.net.tls_stream import TlsStream
-    from kbroker.security.tls import build_server_context
-
-    context = build_server_context(settings.tls(listener))
-
-    def secure(sock: Any) -> tuple[Any, Any]:
-        wrapped = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-        return wrapped, TlsStream(wrapped)
-
-    return secure
 
 
 def run(settings: Settings, on_ready: Callable[[str], None]) -> None:

@@ -315,7 +315,8 @@ class ClusterState:
         key = (wanted.type, wanted.name)
         before = self.configs.get(key, _NO_CONFIG)
         after = altered({} if wanted.replace else before, wanted.ops)
-        if after == before:
+        # a broker's option that is set to what it was is told: the file it names may be a new one
+        if after == before and not (after and wanted.type == ResourceType.BROKER):
             return None
         if after:
             self.configs[key] = after

@@ -88,7 +88,12 @@ class BrokerOptions:
         doc="Bytes of requests held in memory, over all connections; -1: the broker's own limit.",
     )  # fmt: skip
     socket_listen_backlog_size: int = option(
-        "socket.listen.backlog.size", INT, 50, at_least=1, doc="Connections that wait to be accepted."
+        "socket.listen.backlog.size",
+        INT,
+        50,
+        at_least=1,
+        inert=True,
+        doc="Connections that wait to be accepted. Has no effect here: 4096 may wait.",
     )
     fetch_max_bytes: int = option(
         "fetch.max.bytes", INT, 55 << 20, at_least=1024, doc="Most bytes in the answer to one fetch."
@@ -127,15 +132,15 @@ class BrokerOptions:
     )  # fmt: skip
     compression_gzip_level: int = option(
         "compression.gzip.level", INT, -1, at_least=1, at_most=9, also=-1, dynamic=CLUSTER_WIDE,
-        doc="Level of compression when compression.type is gzip.",
+        doc="Level of compression when compression.type is gzip. Has no effect here: it is the default one.",
     )  # fmt: skip
     compression_lz4_level: int = option(
         "compression.lz4.level", INT, 9, at_least=1, at_most=17, dynamic=CLUSTER_WIDE,
-        doc="Level of compression when compression.type is lz4.",
+        doc="Level of compression when compression.type is lz4. Has no effect here: it is the default one.",
     )  # fmt: skip
     compression_zstd_level: int = option(
         "compression.zstd.level", INT, 3, at_least=-131072, at_most=22, dynamic=CLUSTER_WIDE,
-        doc="Level of compression when compression.type is zstd.",
+        doc="Level of compression when compression.type is zstd. Has no effect here: it is the default one.",
     )  # fmt: skip
 
     # Log: defaults of topics
@@ -259,7 +264,8 @@ class BrokerOptions:
         30_000,
         at_least=0,
         internal=True,
-        doc="Time from the start to the first round.",
+        inert=True,
+        doc="Time from the start to the first round. Has no effect here: it is that between two rounds.",
     )
     log_flush_offset_checkpoint_interval_ms: int = option(
         "log.flush.offset.checkpoint.interval.ms", INT, MINUTE_MS, at_least=0,
@@ -267,15 +273,17 @@ class BrokerOptions:
     )  # fmt: skip
     log_flush_start_offset_checkpoint_interval_ms: int = option(
         "log.flush.start.offset.checkpoint.interval.ms", INT, MINUTE_MS, at_least=0,
-        doc="Time between two writings of log-start-offset-checkpoint.",
+        inert=True,
+        doc="Time between two writings of log-start-offset-checkpoint. Has no effect: all are written together.",
     )  # fmt: skip
     replica_high_watermark_checkpoint_interval_ms: int = option(
         "replica.high.watermark.checkpoint.interval.ms", LONG, 5000,
-        doc="Time between two writings of replication-offset-checkpoint.",
+        inert=True,
+        doc="Time between two writings of replication-offset-checkpoint. Has no effect: all are written together.",
     )  # fmt: skip
     num_recovery_threads_per_data_dir: int = option(
         "num.recovery.threads.per.data.dir", INT, 2, at_least=1, dynamic=CLUSTER_WIDE,
-        doc="Threads that recover logs at a start.",
+        inert=True, doc="Threads that recover logs at a start. Has no effect here: one does.",
     )  # fmt: skip
     producer_id_expiration_ms: int = option(
         "producer.id.expiration.ms", INT, 24 * HOUR_MS, at_least=1, dynamic=CLUSTER_WIDE,
@@ -283,24 +291,47 @@ class BrokerOptions:
     )  # fmt: skip
     producer_id_expiration_check_interval_ms: int = option(
         "producer.id.expiration.check.interval.ms", INT, 10 * MINUTE_MS, at_least=1, internal=True,
-        doc="Time between two rounds that forget idle producers.",
+        inert=True, doc="Time between two rounds that forget idle producers. Has no effect here: retention's rounds do.",
     )  # fmt: skip
 
     # Groups
     group_initial_rebalance_delay_ms: int = option(
-        "group.initial.rebalance.delay.ms", INT, 3000, doc="How long a new group waits for more members."
+        "group.initial.rebalance.delay.ms",
+        INT,
+        3000,
+        inert=True,
+        doc="How long a new group waits for more members. Has no effect yet: groups are to come.",
     )
     offsets_topic_num_partitions: int = option(
-        "offsets.topic.num.partitions", INT, 50, at_least=1, doc="Partitions of __consumer_offsets."
+        "offsets.topic.num.partitions",
+        INT,
+        50,
+        at_least=1,
+        inert=True,
+        doc="Partitions of __consumer_offsets. Has no effect yet: groups are to come.",
     )
     offsets_topic_replication_factor: int = option(
-        "offsets.topic.replication.factor", SHORT, 3, at_least=1, doc="Replicas of __consumer_offsets."
+        "offsets.topic.replication.factor",
+        SHORT,
+        3,
+        at_least=1,
+        inert=True,
+        doc="Replicas of __consumer_offsets. Has no effect yet: groups are to come.",
     )
     offsets_topic_segment_bytes: int = option(
-        "offsets.topic.segment.bytes", INT, 100 << 20, at_least=1, doc="Segment size of __consumer_offsets."
+        "offsets.topic.segment.bytes",
+        INT,
+        100 << 20,
+        at_least=1,
+        inert=True,
+        doc="Segment size of __consumer_offsets. Has no effect yet: groups are to come.",
     )
     offsets_topic_compression_codec: int = option(
-        "offsets.topic.compression.codec", INT, 0, doc="Codec of __consumer_offsets."
+        "offsets.topic.compression.codec",
+        INT,
+        0,
+        inert=True,
+        doc="Codec of __consumer_offsets. Has no effect yet: groups are to come.",
     )
 
     # TLS; each also as listener.name.<listener>.<option>

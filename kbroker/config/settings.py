@@ -56,6 +56,7 @@ class Settings(BrokerOptions):
         self.dynamic_default: dict[str, str] = {}  # of all brokers
         self._topics: WeakValueDictionary[frozenset[tuple[str, str]], TopicConfig] = WeakValueDictionary()
         self._plain_topic: TopicConfig | None = None  # of a topic without overrides
+        self._take_one_id()
         self._check_static()
         self._resolve()
         self._derive(environment or {}, host_name or _host_name)
@@ -96,8 +97,8 @@ class Settings(BrokerOptions):
 
     def found(self, name: str, row: Option) -> Any:
         """The value of the broker option `name`, whose row is `row` (a listener's option has the row of the broker's)."""
-        if name == "node.id":
-            return self.node_id
+        if name == "broker.id":
+            return self.node_id  # also where neither is given
         prefix = name.removesuffix(row.name)
         return self._found(row, prefix)
 
@@ -229,8 +230,6 @@ class Settings(BrokerOptions):
         fields = vars(self)
         for name, row in BROKER_OPTIONS.items():
             fields[row.attribute] = self._found(row) if name in given else row.default
-        if "node.id" not in self.static and self.broker_id >= 0:
-            self.node_id = BrokerId(self.broker_id)
 
     def _topic(self, overrides: Mapping[str, str]) -> TopicConfig:
         values = {}
@@ -254,6 +253,16 @@ class Settings(BrokerOptions):
         return row.default
 
     # Starting --------------------------------------------------------------------------------------------------
+
+    def _take_one_id(self) -> None:
+        """`node.id` and `broker.id` are two names for one number, given by either."""
+        given = {name: self.static[name] for name in ("node.id", "broker.id") if name in self.static}
+        if len({text.strip() for text in given.values()}) > 1:
+            raise StartError(
+                f"broker.id={given['broker.id']} and node.id={given['node.id']} are the same option: give node.id alone"
+            )
+        for text in given.values():
+            self.static |= {"node.id": text, "broker.id": text}
 
     def _check_static(self) -> None:
         """Every name known, every value within its bounds."""

@@ -197,12 +197,22 @@ def test_configs_are_set_and_unset_per_resource():
     assert [(TOPIC, "t")] == moved.configs_changed
 
 
-def test_a_change_that_changes_nothing_is_told_to_nobody():
-    state = state_after(change(BROKER, "", ("log.segment.bytes", 0, "5")))
+def test_a_change_of_a_topic_that_changes_nothing_is_told_to_nobody():
+    state = state_after(c.CreateTopics([new("t")]), change(TOPIC, "t", ("segment.ms", 0, "9")))
 
-    _, moved = state.apply(change(BROKER, "", ("log.segment.bytes", 0, "5"), ("other", 1)))
+    _, moved = state.apply(change(TOPIC, "t", ("segment.ms", 0, "9"), ("retention.ms", 1)))
 
     assert moved.empty
+
+
+def test_a_brokers_option_that_is_set_again_is_told():
+    """The file that it names may be a new one: so certificates are renewed."""
+    state = state_after(change(BROKER, "1", ("listener.name.ssl.ssl.keystore.location", 0, "/broker.pem")))
+
+    _, moved = state.apply(change(BROKER, "1", ("listener.name.ssl.ssl.keystore.location", 0, "/broker.pem")))
+
+    assert [(BROKER, "1")] == moved.configs_changed
+    assert state.apply(change(BROKER, "2", ("x", 1)))[1].empty
 
 
 def test_a_resource_without_overrides_leaves_the_state():

@@ -185,3 +185,19 @@ def test_options_of_all_brokers_are_those_set_for_all():
 def test_internal_options_are_not_listed():
     assert "log.initial.task.delay.ms" not in ours(settings().describe_broker())
     assert "internal.segment.bytes" not in ours(settings().describe_topic({}))
+
+
+def test_the_brokers_id_is_shown_under_both_of_its_names():
+    rows = settings().describe_broker()
+
+    assert ("1", STATIC, [("node.id", "1", STATIC), ("node.id", "0", DEFAULT)]) == (
+        row_of(rows, "node.id").value,
+        row_of(rows, "node.id").source,
+        row_of(rows, "node.id").synonyms,
+    )
+    assert ("1", STATIC, [("broker.id", "1", STATIC), ("broker.id", "-1", DEFAULT)]) == (
+        row_of(rows, "broker.id").value,
+        row_of(rows, "broker.id").source,
+        row_of(rows, "broker.id").synonyms,
+    )
+    assert "0" == row_of(Settings.load().describe_broker(), "broker.id").value

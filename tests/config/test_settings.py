@@ -81,6 +81,8 @@ def test_a_stock_file_is_taken(tmp_path):
         "controller.quorum.bootstrap.servers",
         "num.io.threads",
         "num.network.threads",
+        "num.recovery.threads.per.data.dir",
+        "offsets.topic.replication.factor",
         "process.roles",
         "share.coordinator.state.topic.min.isr",
         "share.coordinator.state.topic.replication.factor",
@@ -236,7 +238,8 @@ def test_broker_id_stands_in_for_node_id():
     settings.apply_dynamic("7", {"log.segment.bytes": "2000000"})
 
     assert (7, 2000000) == (settings.node_id, settings.log_segment_bytes)
-    assert 3 == load("broker.id=7", "node.id=3").node_id
+    with pytest.raises(StartError, match=r"broker\.id=7 and node\.id=3"):
+        load("broker.id=7", "node.id=3")
 
 
 def test_any_option_has_a_value_by_name():

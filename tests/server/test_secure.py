@@ -1,0 +1,111 @@
+"""TLS listeners whose options change while they serve."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+
+import pytest
+import trustme
+
+from kbroker.protocol.messages.configs import (
+    IncrementalAlterableConfig,
+    IncrementalAlterConfigsRequest,
+    IncrementalAlterConfigsResource,
+)
+from kbroker.server.handlers.configs import handle_incremental_alter_configs
+from kbroker.testing import Broker
+
+KEYSTORE = "listener.name.ssl.ssl.keystore.location"
+
+
+@pytest.fixture
+def certificates(tmp_path):
+    """An authority, and two certificates of it that the broker may show."""
+    authority = trustme.CA()
+    files = {}
+    for name in ("one", "two"):
+        files[name] = tmp_path / f"{name}.pem"
+        identity = authority.issue_cert("localhost", organization_name=name)
+        identity.private_key_and_cert_chain_pem.write_to_path(str(files[name]))
+    return authority, files
+
+
+def serving(keystore, **options):
+    return Broker(
+        {
+            "node.id": 1,
+            "listeners": "PLAINTEXT://127.0.0.1:0,SSL://127.0.0.1:0",
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": keystore,
+        },
+        **options,
+    )
+
+
+def shown(broker, authority):
+    """The organization in the certificate that the broker shows to a new connection."""
+    port = broker.call(lambda node: node.endpoints[1].port)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    authority.configure_trust(context)
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=10) as plain,
+        context.wrap_socket(plain, server_hostname="localhost") as secured,
+    ):
+        certificate = secured.getpeercert()
+    assert certificate is not None
+    return dict(pair for part in certificate["subject"] for pair in part)["organizationName"]
+
+
+def alter(broker, name, value):
+    request = IncrementalAlterConfigsRequest(
+        resources=[
+            IncrementalAlterConfigsResource(
+                resource_type=4,
+                resource_name="1",
+                configs=[IncrementalAlterableConfig(name=name, config_operation=0, value=value)],
+            )
+        ]
+    )
+    answer = broker.call(lambda node: handle_incremental_alter_configs(node.rooms, None, request))
+    return answer.responses[0].error_code
+
+
+def test_a_changed_key_store_is_shown_to_the_next_connection_and_after_a_restart(certificates, tmp_path):
+    authority, files = certificates
+    with serving(files["one"], data_dir=tmp_path / "data") as broker:
+        assert "one" == shown(broker, authority)
+
+        assert 0 == alter(broker, KEYSTORE, str(files["two"]))
+        assert "two" == shown(broker, authority)
+
+        broker.restart()
+        assert "two" == shown(broker, authority)
+
+
+def test_the_same_name_set_again_reads_the_file_again(certificates):
+    """How a certificate is renewed: the file is replaced, the option set to what it was."""
+    authority, files = certificates
+    with serving(files["one"]) as broker:
+        assert 0 == alter(broker, KEYSTORE, str(files["one"]))
+        files["one"].write_bytes(files["two"].read_bytes())
+
+        assert 0 == alter(broker, KEYSTORE, str(files["one"]))
+
+        assert "two" == shown(broker, authority)
+
+
+def test_a_key_store_that_cannot_be_used_leaves_the_one_before(certificates, caplog):
+    authority, files = certificates
+    with serving(files["one"]) as broker:
+        alter(broker, KEYSTORE, "/nowhere.pem")
+
+        assert "one" == shown(broker, authority)
+    assert "/nowhere.pem cannot be read" in caplog.text
+
+
+def test_limits_of_connections_follow_the_options():
+    with Broker({"node.id": 1}) as broker:
+        assert 0 == alter(broker, "max.connections.per.ip", "3")
+
+        assert 3 == broker.call(lambda node: node.connections.limits.per_ip_max)
