@@ -851,7 +851,9 @@ class PartitionLog:
                 segment = segments[at]
                 at += 1
                 if at == len(segments):
-                    end, limit = self.written, min(segment.size, segment.file.size)
+                    end, limit = self.written, segment.file.size
+                    if limit > segment.size:  # a failed flush left bytes that nobody vouches for
+                        limit = segment.size
                     if segment.index is None:
                         segment.load()
                 else:

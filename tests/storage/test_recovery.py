@@ -227,3 +227,34 @@ def test_leftovers_of_deletions_and_compactions_are_tidied(disk: MemoryDisk) -> 
 
     assert list(range(12)) == offsets(log)
     assert not [name for name in disk.list(folder) if name.endswith((".deleted", ".cleaned", ".swap"))]
+
+
+def test_a_cut_is_on_the_disk_before_anything_is_written_behind_it(disk: MemoryDisk) -> None:
+    broker, log = start(disk)
+    fill(broker, log, 3)
+    disk.crash("all")
+    del disk.find(LOG).data[-10:]  # type: ignore[union-attr]
+    del disk.log[:]
+
+    broker, log = start(disk)
+    log.append(batch(b"again"), 1)
+    broker.settle()
+
+    assert ["truncate", "sync", "append"] == [what for what, path in disk.log if path == LOG][:3]
+
+
+def test_a_snapshot_of_another_history_is_not_used(disk: MemoryDisk) -> None:
+    broker, log = start(disk)
+    for number in range(8):
+        log.append(batch(b"x" * 80, producer_id=3, producer_epoch=0, base_sequence=number), 0)
+    broker.settle()
+    assert len(log.segments) > 1
+    log.truncate_to(2)
+    for _ in range(12):
+        log.append(batch(b"y" * 80), 1)
+    broker.settle()
+    disk.crash("all")
+
+    _, log = start(disk)
+
+    assert 1 == log.producers.producers[3].sent[-1].last_sequence

@@ -320,7 +320,7 @@ def _mixed(folder: _Folder, rng: random.Random) -> dict[str, _Inode | _Folder]:
         if node is not None:
             names[name] = node
     present = {id(node) for node in names.values()}
-    for name, node in folder.stable.items():
+    for node in folder.stable.values():
         moved = [new for new, other in folder.names.items() if other is node]
         if id(node) not in present and moved:
             names[moved[0]] = node
