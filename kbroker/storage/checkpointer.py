@@ -11,9 +11,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-import structlog
-
 from kbroker.model import TopicPartition
+from kbroker.observe import logs
 from kbroker.seams import Disk, File
 from kbroker.storage.checkpoints import encode_offsets, prepare_file, put_in_place, read_offsets
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from kbroker.storage.directory import LogDirectory
     from kbroker.storage.log import PartitionLog
 
-log = structlog.get_logger(__name__)
+log = logs.get_logger("storage")
 
 RECOVERY_FILE = "recovery-point-offset-checkpoint"
 STARTS_FILE = "log-start-offset-checkpoint"

@@ -13,10 +13,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-import structlog
-
 from kbroker.errors import DiskFailed, ErrorCode, KafkaError, StartError
 from kbroker.model import TopicPartition
+from kbroker.observe import logs
 from kbroker.seams import Clock, Disk, Lock, Random, Threads
 from kbroker.storage import recovery
 from kbroker.storage.checkpointer import Checkpointer
@@ -30,7 +29,7 @@ from kbroker.turn import Turn
 if TYPE_CHECKING:
     from kbroker.config import TopicConfig
 
-log = structlog.get_logger(__name__)
+log = logs.get_logger("storage")
 
 # Free bytes at which a directory that was full takes writes again: with less the next batch might fill it once more.
 FREE_BYTES_AGAIN = 16 * 1024 * 1024

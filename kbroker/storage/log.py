@@ -13,10 +13,9 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
-import structlog
-
 from kbroker.errors import ErrorCode, KafkaError
 from kbroker.model import TopicPartition
+from kbroker.observe import logs
 from kbroker.storage import lookup, retention, scan
 from kbroker.storage.checkpoints import (
     encode_epochs,
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from kbroker.storage.directory import LogDirectory
     from kbroker.storage.recovery import Found
 
-log = structlog.get_logger(__name__)
+log = logs.get_logger("storage")
 
 # Batches up to this size are copied and written at the turn's end, all of a segment in one writev; copying a larger one
 # costs more than the call it saves.

@@ -9,8 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import structlog
-
+from kbroker.observe import logs
 from kbroker.storage import scan
 from kbroker.storage.segment import Segment
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from kbroker.config import TopicConfig
     from kbroker.seams import Disk, File
 
-log = structlog.get_logger(__name__)
+log = logs.get_logger("storage")
 
 _LEFT_OVER = (".deleted", ".cleaned", ".tmp", ".rewrite")
 

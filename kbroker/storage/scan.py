@@ -6,12 +6,11 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import structlog
-
+from kbroker.observe import logs
 from kbroker.protocol.crc import crc32c
 from kbroker.seams import File
 
-log = structlog.get_logger(__name__)
+log = logs.get_logger("storage")
 
 HEADER_SIZE = 61
 _HEADER = struct.Struct(">qiibIhiqqqhii")

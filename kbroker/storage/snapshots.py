@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import structlog
-
+from kbroker.observe import logs
 from kbroker.storage import scan
 from kbroker.storage.producers import ProducerStates, coordinator_epoch_of
 from kbroker.storage.segment import segment_name
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from kbroker.seams import Disk, File
     from kbroker.storage.segment import Segment
 
-log = structlog.get_logger(__name__)
+log = logs.get_logger("storage")
 
 SUFFIX = ".snapshot"
 SNAPSHOTS_KEPT = 2  # the newest, and one more should the newest be damaged
