@@ -152,11 +152,6 @@ class Node:
                 from kbroker.server.secure import TlsListener  # imports more of ssl than plain listeners need
 
                 self._tls[endpoint.listener] = TlsListener(self.settings, endpoint.listener)
-            elif endpoint.protocol != "PLAINTEXT":
-                raise StartError(
-                    f"listener {endpoint.listener}: {endpoint.protocol} is not supported yet: "
-                    "use PLAINTEXT, or SSL with ssl.client.auth=required"
-                )
 
     def _bind(self) -> list[tuple[Endpoint, list[Any]]]:
         bound: list[tuple[Endpoint, list[Any]]] = []
@@ -205,6 +200,7 @@ class Node:
             missing.append(path)
         for folder in reversed(missing):
             self._disk.mkdir(folder)
+            self._disk.sync_dir(folder.rpartition("/")[0] or "/")
 
     async def _adopt(self, stored: dict[TopicPartition, UUID]) -> None:
         """A log directory that comes without our cluster state (Apache Kafka wrote it): its topics become ours."""

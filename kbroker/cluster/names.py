@@ -1,13 +1,10 @@
-"""Names and ids of topics: what is allowed, what collides, how new ids are made. Pure functions."""
+"""Names of topics: what is allowed, what collides. Pure functions."""
 
 from __future__ import annotations
 
-import base64
 import re
-from uuid import UUID
 
 from kbroker.errors import ErrorCode, KafkaError
-from kbroker.seams import Random
 
 TOPIC_NAME_LENGTH_MAX = 249  # so that "name-partition.uuid-delete" still is a file name of 255 bytes
 INTERNAL_TOPICS = frozenset({"__consumer_offsets", "__transaction_state", "__share_group_state"})
@@ -32,28 +29,3 @@ def check_topic_name(name: str) -> None:
 def collision_key(name: str) -> str | None:
     """What two names share that collide where '.' becomes '_' (names of metrics); None: it collides with none."""
     return name.replace(".", "_") if "." in name or "_" in name else None
-
-
-def new_topic_id(random: Random) -> UUID:
-    """A random id. Those that Kafka reserves (0 and 1), and texts that look like an option, are left out."""
-    while True:
-        topic_id = UUID(int=random.getrandbits(128), version=4)
-        if not uuid_text(topic_id).startswith("-"):
-            return topic_id
-
-
-def new_cluster_id(random: Random) -> str:
-    """A random id in the form of Kafka's."""
-    return uuid_text(new_topic_id(random))
-
-
-def uuid_text(value: UUID) -> str:
-    """Kafka's way to write an id: 22 characters of base64url."""
-    return base64.urlsafe_b64encode(value.bytes)[:22].decode()
-
-
-def uuid_of(text: str) -> UUID:
-    """The id written by `uuid_text`; ValueError on anything else."""
-    if len(text) != 22:
-        raise ValueError(f"not an id: {text!r}")
-    return UUID(bytes=base64.urlsafe_b64decode(text + "=="))

@@ -31,17 +31,6 @@ def check_topic_value(name: str, value: str | None) -> None:
         raise _invalid(why)
 
 
-def check_broker_value(settings: Settings, name: str, value: str | None, *, all_brokers: bool) -> None:
-    """Raise KafkaError unless a broker's option can be set to this text while it runs."""
-    row = _broker_option(settings, name)
-    _check_dynamic([(name, row)], all_brokers=all_brokers)
-    if value is None:
-        raise _wrong(f"Null value not supported for : {name}")
-    why = row.refusal(value)
-    if why is not None:
-        raise _wrong(why)
-
-
 def check_topic(settings: Settings, configs: Mapping[str, str | None]) -> dict[str, str]:
     """The overrides of a topic to be; INVALID_CONFIG for the first that cannot be, or that contradicts another."""
     for name in configs:
@@ -132,11 +121,13 @@ def _check_alter_broker(
                 )
             op = op._replace(base=row.default_text or "")
         based.append(op)
-    changed = _set_by(based)
-    _check_dynamic([(name, _broker_option(settings, name)) for name in changed], all_brokers=broker == "")
+    changed = [(name, _broker_option(settings, name)) for name in _set_by(based)]
+    _check_dynamic(changed, all_brokers=broker == "")
     after = altered(current, based)
-    for name in changed:
-        check_broker_value(settings, name, after[name], all_brokers=broker == "")
+    for name, row in changed:
+        why = row.refusal(after[name])
+        if why is not None:
+            raise _wrong(why)
     return based
 
 

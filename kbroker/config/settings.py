@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 from kbroker.config import listeners as lst
 from kbroker.config.alter import ConfigOp
 from kbroker.config.broker import BROKER_OPTIONS, BrokerOptions
-from kbroker.config.checks import check_alter, check_broker_value, check_topic, check_topic_value
+from kbroker.config.checks import check_alter, check_topic
 from kbroker.config.options import BadValue, Option
 from kbroker.config.properties import parse_properties
 from kbroker.config.tls import TlsOptions
@@ -179,15 +179,6 @@ class Settings(BrokerOptions):
         from kbroker.config.describe import describe_all_brokers
 
         return describe_all_brokers(self)
-
-    def validate_topic_config(self, name: str, value: str | None) -> None:
-        """Raise INVALID_CONFIG unless a topic's option of this name takes this text."""
-        check_topic_value(name, value)
-
-    def validate_broker_config(self, name: str, value: str | None, *, all_brokers: bool) -> None:
-        """Raise KafkaError unless a broker's option of this name can be set to this text while it runs, for one broker
-        or for all."""
-        check_broker_value(self, name, value, all_brokers=all_brokers)
 
     def check_topic(self, configs: Mapping[str, str | None]) -> dict[str, str]:
         """The overrides of a topic to be created; INVALID_CONFIG for what cannot be."""

@@ -18,7 +18,6 @@ from typing import Any, TextIO
 
 DEBUG, INFO, WARNING, ERROR = logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR
 LEVELS = {"debug": DEBUG, "info": INFO, "warning": WARNING, "error": ERROR}
-STYLES = ("text", "json")
 
 # What may stand in a line without quotes. Everything else is quoted and escaped: clients choose topic names and client
 # ids, and must not be able to write a line of their own.

@@ -87,11 +87,6 @@ def decompress(codec: int, data: Buffer, bytes_max: int = DECOMPRESSED_BYTES_MAX
         return bytes(view)
 
 
-def decompress_into_bounded(codec: int, data: Buffer, bytes_max: int = DECOMPRESSED_BYTES_MAX) -> memoryview:
-    """What `data` decompresses to, in memory of its own that lives as long as the view."""
-    return memoryview(decompress(codec, data, bytes_max))
-
-
 def _decompress(codec: int, data: memoryview, bytes_max: int) -> tuple[bytearray | mmap, int]:
     """A scratch buffer and how many bytes of it were filled."""
     scratch = _scratches.pop() if _scratches else bytearray(SCRATCH_BYTES)

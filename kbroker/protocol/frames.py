@@ -21,8 +21,6 @@ M = TypeVar("M", bound=Message)
 SIZE_BYTES = 4
 # The size of a frame does not count its own four bytes. Nothing shorter than a header without client id is a request.
 FRAME_SIZE_MIN = 10
-FRAME_SIZE_MAX = 100 * 1024 * 1024  # Kafka's default of socket.request.max.bytes
-SASL_FRAME_SIZE_MAX = 512 * 1024  # before authentication: Kafka's sasl.server.max.receive.size
 
 API_VERSIONS = 18
 NEVER = 1 << 15  # no version is flexible

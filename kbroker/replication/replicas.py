@@ -6,7 +6,7 @@ folder made, on first use.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from uuid import UUID
 
 from kbroker.cluster.state import Change, ClusterState, Topic
@@ -97,11 +97,6 @@ class Replicas:
         return partition
 
     # -- changes
-
-    def open_stored(self, stored: Iterable[TopicPartition]) -> None:
-        """At start: open what has a folder here."""
-        for topic, index in stored:
-            self.get(topic, index)
 
     def apply(self, change: Change) -> None:
         """Follow a change of the cluster state."""

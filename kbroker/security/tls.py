@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from kbroker.config import Settings, TlsOptions
+from kbroker.config import TlsOptions
 from kbroker.errors import StartError
 
 _KEY = re.compile(r"-----BEGIN ((?:[A-Z]+ )*PRIVATE KEY)-----(.*?)-----END \1-----", re.DOTALL)
@@ -25,11 +25,6 @@ _VERSIONS = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_
 _CLIENT_AUTH = {"none": ssl.CERT_NONE, "requested": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
 # What OpenSSL offers under TLS 1.3; Python can choose among them only where SSLContext.set_ciphersuites exists.
 _SUITES_13 = ("TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256", "TLS_AES_128_GCM_SHA256")
-
-
-def server_context(settings: Settings, listener: str) -> ssl.SSLContext:
-    """The context of a broker's listener."""
-    return build_server_context(settings.tls(listener))
 
 
 def build_server_context(options: TlsOptions) -> ssl.SSLContext:

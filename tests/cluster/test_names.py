@@ -1,13 +1,10 @@
-"""Names and ids of topics."""
+"""Names of topics."""
 
 from __future__ import annotations
 
-import random
-from uuid import UUID
-
 import pytest
 
-from kbroker.cluster.names import check_topic_name, new_cluster_id, new_topic_id, uuid_of, uuid_text
+from kbroker.cluster.names import check_topic_name
 from kbroker.errors import ErrorCode, KafkaError
 
 
@@ -37,19 +34,3 @@ def test_an_illegal_name_is_refused_in_kafkas_words(name, why):
         refused.value.code,
         refused.value.message,
     )
-
-
-def test_ids_are_written_as_kafka_writes_them():
-    assert "AAAAAAAAAAAAAAAAAAAAAQ" == uuid_text(UUID(int=1))
-    assert UUID(int=1) == uuid_of("AAAAAAAAAAAAAAAAAAAAAQ")
-    with pytest.raises(ValueError):
-        uuid_of("short")
-
-
-def test_new_ids_never_look_like_an_option():
-    dice = random.Random(1)
-    texts = [uuid_text(new_topic_id(dice)) for _ in range(500)] + [new_cluster_id(dice) for _ in range(200)]
-
-    assert not [text for text in texts if text.startswith("-")]
-    assert 700 == len(set(texts))
-    assert {22} == {len(text) for text in texts}

@@ -192,13 +192,6 @@ def test_other_resources_cannot_be_changed(settings):
     assert (REQUEST, "Unknown resource type 99") == refusal(alter, settings, 99, "x", ("a", SET, "b"))
 
 
-def test_one_value_of_a_broker_can_be_checked_alone(settings):
-    settings.validate_broker_config("log.segment.bytes", "2000000", all_brokers=True)
-
-    assert REQUEST == refusal(settings.validate_broker_config, "log.segment.bytes", "5", all_brokers=True)[0]
-    assert REQUEST == refusal(settings.validate_broker_config, "log.segment.bytes", None, all_brokers=True)[0]
-
-
 @pytest.mark.parametrize(
     "values, op, expected",
     [

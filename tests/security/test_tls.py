@@ -11,7 +11,7 @@ import trustme
 
 from kbroker.config import Settings, TlsOptions
 from kbroker.errors import StartError
-from kbroker.security.tls import build_server_context, openssl_suite, server_context
+from kbroker.security.tls import build_server_context, openssl_suite
 
 
 @pytest.fixture(scope="module")
@@ -284,6 +284,6 @@ def test_a_listeners_own_options_stand_above_the_brokers(authority, keystore):
         }
     )
 
-    session = handshake(server_context(settings, "INNER"), client_context(authority))
+    session = handshake(build_server_context(settings.tls("INNER")), client_context(authority))
 
     assert "TLSv1.3" == session.version()

@@ -18,10 +18,9 @@ from uuid import UUID
 
 from kbroker.cluster.commands import CreateTopics, DeleteTopics, NewTopic, RegisterBroker
 from kbroker.cluster.local import LocalLog
-from kbroker.cluster.names import new_topic_id
 from kbroker.cluster.state import Change, Topic
 from kbroker.config import ResourceType, Settings
-from kbroker.model import BrokerId, Endpoint
+from kbroker.model import BrokerId, Endpoint, new_uuid
 from kbroker.net.connection import Slot
 from kbroker.replication.partition import WRITTEN
 from kbroker.replication.replicas import Replicas
@@ -108,7 +107,7 @@ class House:
         replicas: Sequence[int] = (NODE,),
         configs: Mapping[str, str] | None = None,
     ) -> Topic:
-        new = NewTopic(name, new_topic_id(self.random), [tuple(replicas)] * partitions, dict(configs or {}))
+        new = NewTopic(name, new_uuid(self.random), [tuple(replicas)] * partitions, dict(configs or {}))
         [topic] = self.do(CreateTopics([new]))
         assert isinstance(topic, Topic), topic
         return topic

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from uuid import UUID
 
 from kbroker.cluster.commands import CreatePartitions, CreateTopics, DeleteTopics, MorePartitions, NewTopic
-from kbroker.cluster.names import INTERNAL_TOPICS, check_topic_name, new_topic_id
+from kbroker.cluster.names import INTERNAL_TOPICS, check_topic_name
 from kbroker.cluster.placement import check_assignment, place
 from kbroker.cluster.state import ClusterState, Topic
 from kbroker.errors import ErrorCode, KafkaError
+from kbroker.model import new_uuid
 from kbroker.protocol.messages.topics import (
     CreatableReplicaAssignment,
     CreatableTopic,
@@ -134,7 +135,7 @@ def _checked(rooms: Rooms, topic: CreatableTopic) -> NewTopic | KafkaError:
         )
     except KafkaError as error:
         return error
-    return NewTopic(topic.name, new_topic_id(rooms.random), replicas, configs)
+    return NewTopic(topic.name, new_uuid(rooms.random), replicas, configs)
 
 
 def _check_name(state: ClusterState, name: str) -> None:
