@@ -42,6 +42,9 @@ log = logs.get_logger("node")
 CLUSTER_FOLDER = "cluster"  # in the log directory: the cluster log's journal and snapshots
 # Connections get this long to take the answers that are on their way when the broker stops.
 GOODBYE_SECONDS = 0.2
+# What has been appended gets this long to be flushed and answered; a disk that hangs must not keep us for ever.
+STOP_FLUSH_SECONDS = 10.0
+STOP_LOOK_SECONDS = 0.002
 
 
 class Node:
@@ -321,13 +324,28 @@ class Node:
         self._upkeep.stop()
         if len(self.connections) and any(True for _ in self._tasks):
             await asyncio.wait(set(self._tasks), timeout=GOODBYE_SECONDS)
-        self._turn.run()
-        self.partitions.stop()
-        self._turn.run()
+        await self._answer_what_is_written()
         self.connections.close_all()
+        self.partitions.stop()
         for task in list(self._tasks):
             task.cancel()
         self._close_disk()
+
+    async def _answer_what_is_written(self) -> None:
+        """Let everything appended so far become durable and its answers leave.
+
+        A producer that got no answer must send again; one that got an error for records that are in the log would take
+        them for lost. What is still open after that ends without an answer.
+        """
+        self.connections.pause_all()
+        deadline = self._clock.monotonic() + STOP_FLUSH_SECONDS
+        self._turn.run()
+        while not self.directory.flusher.idle and self._clock.monotonic() < deadline:
+            waited = asyncio.Event()
+            self._clock.call_at(self._clock.monotonic() + STOP_LOOK_SECONDS, waited.set)
+            await waited.wait()
+            self._turn.run()
+        self._turn.run()
 
     def abandon(self) -> None:
         """As if the process were killed: sockets close, nothing is flushed or marked. For tests of what survives."""

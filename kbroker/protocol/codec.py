@@ -22,7 +22,7 @@ M = TypeVar("M", bound=Message)
 def decode(
     cls: type[M], version: int, buf: memoryview | bytes | bytearray, start: int = 0, end: int | None = None
 ) -> M:
-    """The message that fills `buf[start:end]` exactly."""
+    """The message in `buf[start:end]`. A response fills it exactly; bytes after a request are ignored, as in Kafka."""
     decoder = cls.DECODERS.get(version) or _decoder(cls, version)
     view = buf if type(buf) is memoryview else memoryview(buf)
     message: M = decoder(view[start:end])

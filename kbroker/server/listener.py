@@ -162,6 +162,11 @@ class Connections:
             self._told[event] = (now, 0)
         log.warning(event, peer=peer, why=why, **({"cure": cure} if cure else {}))
 
+    def pause_all(self) -> None:
+        """Read no more requests; answers still leave."""
+        for connection in list(self._open):
+            connection.pause()
+
     def close_all(self) -> None:
         """End every connection now."""
         if self._look is not None:

@@ -45,7 +45,7 @@ def _sync_data(fd: int) -> None:
 class RealFile:
     """One data file, open only while used."""
 
-    __slots__ = ("_disk", "_fd", "_map", "_nowait", "_recent", "_users", "path", "size")
+    __slots__ = ("_disk", "_fd", "_map", "_nowait", "_recent", "_users", "_writing", "path", "size")
 
     def __init__(self, disk: RealDisk, path: str, size: int) -> None:
         self.path = path
@@ -53,19 +53,23 @@ class RealFile:
         self._disk = disk
         self._fd = -1
         self._users = 0  # calls in progress in any thread; the descriptor stays while there are any
+        self._writing = False  # an append is in progress
         self._recent = False  # used since the last look for descriptors to close
         self._nowait = _NOWAIT is not None
         self._map: memoryview | None = None
 
     def append(self, parts: Sequence[Buffer]) -> None:
         """Write all of `parts` at `size`."""
-        mutex = self._disk._mutex
-        with mutex:  # as `_pin` does; this runs for every produce
-            fd = self._fd
-            if fd < 0:
-                fd = self._disk._open_descriptor(self)
-            self._users += 1
-            self._recent = True
+        # Every produce comes here, so it pins without the mutex: one writer says that it writes, then looks at the
+        # descriptor; whoever closes takes the descriptor away first, then looks whether somebody writes.
+        self._writing = True
+        fd = self._fd
+        if fd < 0:
+            with self._disk._mutex:
+                fd = self._fd
+                if fd < 0:
+                    fd = self._disk._open_descriptor(self)
+        self._recent = True
         try:
             at = self.size
             if len(parts) == 1:
@@ -81,8 +85,7 @@ class RealFile:
                 done = _write_rest(fd, parts, at, done)
             self.size = at + done
         finally:
-            with mutex:
-                self._users -= 1
+            self._writing = False
 
     def read_into(self, view: memoryview, at: int, *, wait: bool = True) -> int:
         """Read into `view`; short only at the end of the file. See `seams.File`."""
@@ -269,6 +272,9 @@ class RealDisk:
     def free_bytes(self, folder: str) -> int:
         return shutil.disk_usage(folder).free
 
+    def total_bytes(self, folder: str) -> int:
+        return shutil.disk_usage(folder).total
+
     def lock(self, path: str) -> RealLock:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
@@ -307,8 +313,11 @@ class RealDisk:
                 self._close_descriptor(file)
 
     def _close_descriptor(self, file: RealFile) -> None:
-        del self._open[file]
         fd, file._fd = file._fd, -1
+        if file._writing:  # it has the descriptor already; see `append`
+            file._fd = fd
+            return
+        del self._open[file]
         os.close(fd)
 
     def _release(self, file: RealFile) -> None:
