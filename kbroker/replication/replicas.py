@@ -67,6 +67,10 @@ class Replicas:
             return found
         return self._open(self._state.topics_by_id.get(UUID(bytes=topic_id)), partition)
 
+    def knows(self, topic_id: bytes) -> bool:
+        """There is a topic of this id, whether or not it has the partition that somebody asks for."""
+        return UUID(bytes=topic_id) in self._state.topics_by_id
+
     def __iter__(self) -> Iterator[Partition]:
         """The partitions that are open: those with data, or touched since the start."""
         return iter(list(self._by_name.values()))

@@ -103,10 +103,10 @@ class Interest:
             )
             self.partition, self.watched = partition, False
             if partition is None:
-                by_name = isinstance(topic, str)
+                known = isinstance(topic, str) or partitions.knows(topic)
                 return _failed(
                     self.index,
-                    ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if by_name else ErrorCode.UNKNOWN_TOPIC_ID,
+                    ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if known else ErrorCode.UNKNOWN_TOPIC_ID,
                 )
         log = partition.log
         try:
@@ -124,6 +124,7 @@ class Interest:
             high_watermark=watermark,
             last_stable_offset=watermark,
             log_start_offset=log.start,
+            aborted_transactions=None,
             records=b"" if region is None else region,
         )
 
@@ -267,13 +268,16 @@ class FetchSessions:
         session.used = now
         return session
 
-    def use(self, session_id: int, epoch: int) -> FetchSession:
-        """The session that an incremental request names. Raises KafkaError 70 or 71."""
+    def use(self, session_id: int, epoch: int, *, by_id: bool) -> FetchSession:
+        """The session that an incremental request names. Raises KafkaError 70, 71, or 106 where one of names goes on
+        with topic ids or the reverse."""
         session = self._sessions.get(session_id)
         if session is None:
             raise KafkaError(ErrorCode.FETCH_SESSION_ID_NOT_FOUND)
         if epoch != session.epoch:
             raise KafkaError(ErrorCode.INVALID_FETCH_SESSION_EPOCH)
+        if session.interests and isinstance(next(iter(session.interests))[0], bytes) != by_id:
+            raise KafkaError(ErrorCode.FETCH_SESSION_TOPIC_ID_ERROR)
         session.epoch = 1 if epoch == 0x7FFFFFFF else epoch + 1
         session.used = self._clock.monotonic()
         self._sessions[session_id] = self._sessions.pop(session_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kbroker.errors import ErrorCode, KafkaError
+from kbroker.errors import KafkaError
 from kbroker.observe import logs
 from kbroker.protocol.messages.fetch import FetchableTopicResponse, FetchRequest, FetchResponse
 from kbroker.seams import Timer
@@ -12,6 +12,7 @@ from kbroker.server.sessions import FINAL_EPOCH, INITIAL_EPOCH, NO_SESSION, Fetc
 log = logs.get_logger("server")
 
 FIRST_WITH_TOPIC_IDS = 13
+READ_COMMITTED = 1
 
 
 def handle_fetch(rooms: Rooms, call: Call, request: FetchRequest) -> FetchResponse | Later:
@@ -26,7 +27,7 @@ def handle_fetch(rooms: Rooms, call: Call, request: FetchRequest) -> FetchRespon
     try:
         session = _session_of(rooms, call, request)
     except KafkaError as error:
-        return FetchResponse(error_code=error.code, session_id=request.session_id, responses=[])
+        return FetchResponse(error_code=error.code, session_id=NO_SESSION, responses=[])
     fetch = _Fetch(rooms, call, request, session)
     found = fetch.look()
     if found.size >= request.min_bytes or found.failed or request.max_wait_ms <= 0 or not session.interests:
@@ -45,9 +46,7 @@ def _session_of(rooms: Rooms, call: Call, request: FetchRequest) -> FetchSession
         session = sessions.open() if epoch == INITIAL_EPOCH and request.topics else None
         session = session or FetchSession()
     else:
-        session = sessions.use(request.session_id, epoch)
-        if session.interests and isinstance(next(iter(session.interests))[0], bytes) != with_ids:
-            raise KafkaError(ErrorCode.FETCH_SESSION_TOPIC_ID_ERROR)
+        session = sessions.use(request.session_id, epoch, by_id=with_ids)
         if (
             session.on_ready is not None
         ):  # the request before still waits, on another connection: it answers now
@@ -60,6 +59,9 @@ def _session_of(rooms: Rooms, call: Call, request: FetchRequest) -> FetchSession
         key = forgotten.topic_id if with_ids else forgotten.topic
         for index in forgotten.partitions:
             session.forget(key, index)
+    if not session.interests and session.id != NO_SESSION:  # nothing left to follow
+        sessions.close(session.id)
+        session.id = NO_SESSION
     return session
 
 
@@ -101,6 +103,9 @@ class _Fetch:
         """The response with what was found."""
         session = self._session
         topics: dict[str | bytes, FetchableTopicResponse] = {}
+        if self._request.isolation_level == READ_COMMITTED:
+            for _, data in found.answers:
+                data.aborted_transactions = []
         for interest, data in found.answers:
             key = interest.topic
             topic = topics.get(key)

@@ -77,16 +77,20 @@ def _view(data: PartitionProduceData) -> memoryview:
 EMPTY = memoryview(b"")
 
 
-async def _produce_slowly(call: Call, request: ProduceRequest, produce: _Produce) -> Response:
+def _produce_slowly(call: Call, request: ProduceRequest, produce: _Produce) -> Coroutine[Any, Any, Response]:
     """Big batches: checked in slices, between which the loop serves others. Only this connection stops reading."""
-    copies = [  # before the first pause: the frame's buffer is reused after it
+    copies = [  # now, not when the task begins: the frame's buffer is reused after this call
         [memoryview(bytearray(_view(data))) for data in topic.partition_data] for topic in request.topic_data
     ]
     for topic, copied in zip(request.topic_data, copies, strict=True):
         for data, records in zip(topic.partition_data, copied, strict=True):
             data.records = records
     if call.connection is not None:
-        call.connection.pause()
+        call.connection.pause()  # now, too: what came behind it in the same read must not overtake it
+    return _produce_in_slices(call, request, produce)
+
+
+async def _produce_in_slices(call: Call, request: ProduceRequest, produce: _Produce) -> Response:
     try:
         for topic in request.topic_data:
             answers = produce.answers_of(topic)
@@ -132,7 +136,7 @@ class _Produce:
         partition = self._find(topic, data.index)
         try:
             if partition is None:
-                raise self._unknown()
+                raise self._unknown(topic)
             self._took(partition, partition.append(_view(data), self._acks), answer)
         except KafkaError as error:
             self._refuse(answer, error, partition)
@@ -148,7 +152,7 @@ class _Produce:
         partition = self._find(topic, data.index)
         try:
             if partition is None:
-                raise self._unknown()
+                raise self._unknown(topic)
             appended = yield from partition.append_in_slices(_view(data), self._acks)
             self._took(partition, appended, answer)
         except KafkaError as error:
@@ -159,10 +163,9 @@ class _Produce:
             return self._partitions.by_id(topic.topic_id, index)
         return self._partitions.get(topic.name, index)
 
-    def _unknown(self) -> KafkaError:
-        return KafkaError(
-            ErrorCode.UNKNOWN_TOPIC_ID if self._with_ids else ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-        )
+    def _unknown(self, topic: TopicProduceData) -> KafkaError:
+        known = not self._with_ids or self._partitions.knows(topic.topic_id)
+        return KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if known else ErrorCode.UNKNOWN_TOPIC_ID)
 
     def _took(self, partition: Partition, appended: Appended, answer: PartitionProduceResponse) -> None:
         answer.base_offset = appended.base

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from kbroker.errors import ErrorCode
+from kbroker.protocol import compression
 from kbroker.protocol.messages.produce import PartitionProduceData, ProduceRequest, TopicProduceData
 from kbroker.protocol.records import build_batch, record
 from tests.support.batches import three, with_crc, with_fields
@@ -95,7 +96,8 @@ def test_acks_0_is_answered_by_nothing(client, topic):
     for _ in range(3):
         client.send_bytes(b"".join(_encoded(produce_request(topic, batch(b"x"), acks=0))))
 
-    assert 3 == len(stored(client, topic))
+    assert 3 == answer_of(client.ask(produce_request(topic, batch(b"y")), 9)).base_offset
+    assert 4 == len(stored(client, topic))
 
 
 def test_acks_0_and_an_error_closes(connect, client, topic):
@@ -229,6 +231,18 @@ def test_an_unknown_topic_is_unknown(client, version, code):
     assert code == answer.error_code
 
 
+@pytest.mark.parametrize("version", [9, 13])
+@pytest.mark.parametrize("index", [5, -1])
+def test_an_unknown_partition_of_a_known_topic_is_unknown_by_name_and_by_id(client, topic, version, index):
+    topic_id = client.create(topic)
+
+    answer = answer_of(
+        client.ask(produce_request(topic if version < 13 else topic_id, GOOD, partition=index), version)
+    )
+
+    assert ErrorCode.UNKNOWN_TOPIC_OR_PARTITION == answer.error_code
+
+
 # -- idempotence
 
 
@@ -320,3 +334,41 @@ def test_a_large_batch_between_small_ones_keeps_the_order(client, topic):
     assert [0, 1, 2] == [answer_of(client.receive()).base_offset for _ in values]
     data = client.ask(fetch_request(topic, 0, max_bytes=1 << 26, partition_max_bytes=1 << 26), 12)
     assert len(data.responses[0].partitions[0].records) > 3 << 20
+
+
+def many(value: bytes) -> bytes:
+    """More records than are checked at once, in a frame that fits the receive buffer of all connections."""
+    now = int(time.time() * 1000)
+    return build_batch([record(value, timestamp=now) for _ in range(20_000)], codec=compression.GZIP)
+
+
+def test_requests_behind_a_batch_of_many_records_do_not_overtake_it(client, topic):
+    client.create(topic)
+    requests = [
+        b"".join(_encoded(produce_request(topic, records)))
+        for records in (batch(b"first"), many(b"1"), batch(b"last"))
+    ]
+    assert sum(map(len, requests)) < 64 << 10
+
+    client.send_bytes(b"".join(requests))
+    for _ in requests:
+        client.receive_frame()
+
+    values = [value for _, value in stored(client, topic)]
+    assert (b"first", b"1", b"1", b"last") == (values[0], values[1], values[20_000], values[20_001])
+
+
+def test_batches_of_many_records_on_two_connections_do_not_mix(connect, topic):
+    """They are checked while others are served, whose frames come into the same buffer."""
+    clients = [connect() for _ in range(8)]
+    clients[0].create(topic, len(clients))
+    batches = [many(b"%d" % number) for number in range(len(clients))]
+
+    for _ in range(3):
+        for number, client in enumerate(clients):
+            client.send(produce_request(topic, batches[number], partition=number), 9)
+        assert {0} == {answer_of(client.receive()).error_code for client in clients}
+
+    for number in range(len(clients)):
+        values = stored(clients[0], topic, number)
+        assert (60_000, {b"%d" % number}) == (len(values), {value for _, value in values})
