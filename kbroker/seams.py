@@ -97,6 +97,8 @@ class Disk(Protocol):
 
     def free_bytes(self, folder: str) -> int: ...
 
+    def total_bytes(self, folder: str) -> int: ...
+
     def lock(self, path: str) -> Lock:
         """Hold `path` exclusively until released or the process ends; BlockingIOError when another process has it."""
 

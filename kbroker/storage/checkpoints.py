@@ -5,13 +5,11 @@ Formats are Kafka's. Knows how to read them and how to replace one so that a cra
 
 from __future__ import annotations
 
-import base64
-import binascii
 import itertools
 from collections.abc import Iterable, Mapping
 from uuid import UUID
 
-from kbroker.model import TopicPartition
+from kbroker.model import TopicPartition, uuid_of, uuid_text
 from kbroker.seams import Buffer, Disk, File
 
 _VERSION = "0"  # first line of every checkpoint
@@ -104,25 +102,9 @@ def write_properties(disk: Disk, path: str, values: Mapping[str, str], *, fsync:
     replace_file(disk, path, lines.encode(), fsync=fsync)
 
 
-def encode_uuid(value: UUID) -> str:
-    """A UUID as Kafka prints it: URL-safe base64 without padding, 22 characters."""
-    return base64.urlsafe_b64encode(value.bytes).rstrip(b"=").decode()
-
-
-def decode_uuid(text: str) -> UUID:
-    """The other way round. ValueError on anything else."""
-    try:
-        raw = base64.b64decode(text + "==", altchars=b"-_", validate=True)
-    except binascii.Error as error:
-        raise ValueError(f"{text!r} is no base64 uuid") from error
-    if len(raw) != 16:
-        raise ValueError(f"{text!r} is no base64 uuid")
-    return UUID(bytes=raw)
-
-
 def partition_metadata(topic_id: UUID) -> bytes:
     """Content of `partition.metadata`."""
-    return f"version: 0\ntopic_id: {encode_uuid(topic_id)}\n".encode()
+    return f"version: 0\ntopic_id: {uuid_text(topic_id)}\n".encode()
 
 
 def read_partition_metadata(disk: Disk, folder: str) -> UUID | None:
@@ -130,7 +112,7 @@ def read_partition_metadata(disk: Disk, folder: str) -> UUID | None:
     try:
         raw = disk.read(f"{folder}/partition.metadata")
         fields = dict(line.split(": ", 1) for line in raw.decode().splitlines() if line)
-        return decode_uuid(fields["topic_id"]) if fields.get("version") == "0" else None
+        return uuid_of(fields["topic_id"]) if fields.get("version") == "0" else None
     except (FileNotFoundError, KeyError, ValueError):
         return None
 

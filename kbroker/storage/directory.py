@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from kbroker.errors import DiskFailed, ErrorCode, KafkaError, StartError
-from kbroker.model import TopicPartition
+from kbroker.model import TopicPartition, new_uuid
 from kbroker.observe import logs
 from kbroker.seams import Clock, Disk, Lock, Random, Threads
 from kbroker.storage import recovery
 from kbroker.storage.checkpointer import Checkpointer
 from kbroker.storage.checkpoints import read_partition_metadata, replace_file
 from kbroker.storage.flusher import Flusher
-from kbroker.storage.identity import Identity, claim, random_uuid
+from kbroker.storage.identity import Identity, claim
 from kbroker.storage.indexes import Indexes
 from kbroker.storage.log import PartitionLog
 from kbroker.turn import Turn
@@ -197,7 +197,7 @@ class LogDirectory:
             self._delete_folder(tp)
             return
         # Nothing in it was ever flushed, or its metadata was lost: data of unknown origin is kept, and not served.
-        name = f"{tp}.{random_uuid(self.random).hex}-stray"
+        name = f"{tp}.{new_uuid(self.random).hex}-stray"
         log.warning("folder without partition.metadata put aside", partition=str(tp), folder=name)
         self.disk.rename(f"{self.path}/{tp}", f"{self.path}/{name}")
 
@@ -246,7 +246,7 @@ class LogDirectory:
             self._delete_folder(tp, delay_ms, gone)
 
     def _delete_folder(self, tp: TopicPartition, delay_ms: int = 0, gone: PartitionLog | None = None) -> None:
-        suffix = f".{random_uuid(self.random).hex}-delete"
+        suffix = f".{new_uuid(self.random).hex}-delete"
         name = f"{tp.topic[: _NAME_MAX - len(suffix) - len(str(tp.partition)) - 1]}-{tp.partition}{suffix}"
         self.disk.rename(f"{self.path}/{tp}", f"{self.path}/{name}")
         if gone is not None:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from kbroker.errors import StartError
+from kbroker.model import new_uuid, uuid_of, uuid_text
 from kbroker.seams import Disk, Random
-from kbroker.storage.checkpoints import decode_uuid, encode_uuid, read_properties, write_properties
+from kbroker.storage.checkpoints import read_properties, write_properties
 
 META_FILE = "meta.properties"
 
@@ -30,7 +31,7 @@ def claim(
     """
     meta = f"{path}/{META_FILE}"
     if not disk.exists(meta):
-        identity = Identity(cluster_id or encode_uuid(random_uuid(random)), node_id, random_uuid(random))
+        identity = Identity(cluster_id or uuid_text(new_uuid(random)), node_id, new_uuid(random))
         _write(disk, meta, identity, fsync=fsync)
         return identity
     try:
@@ -55,25 +56,17 @@ def claim(
             f"{path} belongs to cluster {found_cluster}, not {cluster_id}: use another data directory"
         )
     try:
-        directory_id = decode_uuid(values["directory.id"])
+        directory_id = uuid_of(values["directory.id"])
     except (KeyError, ValueError):
         directory_id = None
     identity = Identity(
-        found_cluster or cluster_id or encode_uuid(random_uuid(random)),
+        found_cluster or cluster_id or uuid_text(new_uuid(random)),
         node_id,
-        directory_id or random_uuid(random),
+        directory_id or new_uuid(random),
     )
     if directory_id is None or not found_cluster:
         _write(disk, meta, identity, fsync=fsync)
     return identity
-
-
-def random_uuid(random: Random) -> UUID:
-    """A random UUID (version 4) whose text does not begin with a dash: command lines would take it for an option."""
-    while True:
-        value = UUID(int=random.getrandbits(128), version=4)
-        if not encode_uuid(value).startswith("-"):
-            return value
 
 
 def _write(disk: Disk, meta: str, identity: Identity, *, fsync: bool) -> None:
@@ -81,6 +74,6 @@ def _write(disk: Disk, meta: str, identity: Identity, *, fsync: bool) -> None:
         "version": "1",
         "cluster.id": identity.cluster_id,
         "node.id": str(identity.node_id),
-        "directory.id": encode_uuid(identity.directory_id),
+        "directory.id": uuid_text(identity.directory_id),
     }
     write_properties(disk, meta, values, fsync=fsync)

@@ -225,6 +225,10 @@ class MemoryDisk:
         self.alive()
         return 1 << 40 if self.capacity is None else max(0, self.capacity - self.used())
 
+    def total_bytes(self, folder: str) -> int:
+        self.alive()
+        return 1 << 40 if self.capacity is None else self.capacity
+
     def lock(self, path: str) -> MemoryLock:
         self.alive()
         if path in self.locks:

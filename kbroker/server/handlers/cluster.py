@@ -23,7 +23,7 @@ def handle_describe_log_dirs(
 
     The one log directory; topics null: all partitions hosted here, empty: none. Partitions asked for that are not here
     are left out. A failed directory answers KAFKA_STORAGE_ERROR.
-    Not done: moving partitions between directories, so no future ones. The total size of the volume is not known (-1).
+    Not done: moving partitions between directories, so no future ones.
     v2 flexible · v3 an error for the whole answer (KIP-784) · v4 space (KIP-827) · v5 cordoned directories (KIP-1066)
     """
     return DescribeLogDirsResponse(results=[_described(rooms, request)])
@@ -34,6 +34,7 @@ def _described(rooms: Rooms, request: DescribeLogDirsRequest) -> DescribeLogDirs
     result = DescribeLogDirsResult(log_dir=directory.path)
     try:
         result.usable_bytes = directory.disk.free_bytes(directory.path)
+        result.total_bytes = directory.disk.total_bytes(directory.path)
     except OSError:
         result.error_code = ErrorCode.KAFKA_STORAGE_ERROR
     if directory.failed is not None:
