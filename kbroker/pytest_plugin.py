@@ -21,9 +21,10 @@ def kafka_broker() -> Iterator[Any]:
     """A broker for the whole run (one per xdist worker), usable from sync and async tests: `.bootstrap_servers`."""
     bootstrap = os.environ.get(BOOTSTRAP_VARIABLE)
     if bootstrap:
-        from kbroker.external import ExternalBroker
+        from kbroker.testing import ExternalBroker
 
-        yield ExternalBroker(bootstrap)
+        with ExternalBroker(bootstrap) as broker:
+            yield broker
         return
     from kbroker.testing import Broker
 

@@ -10,17 +10,18 @@ Its thread and its loop are its own, so it works in sync and in async tests alik
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import shutil
 import tempfile
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+import weakref
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, overload
 
 from kbroker.config import Settings
-from kbroker.errors import KafkaError
 from kbroker.net.loop import LoopClock, LoopThreads, new_loop
 from kbroker.node import Node
 from kbroker.protocol.messages.topics import (
@@ -34,6 +35,7 @@ from kbroker.protocol.records import Record, decode_records, split_batches
 from kbroker.server.handlers.topics import handle_create_topics, handle_delete_topics
 from kbroker.server.rooms import Call
 from kbroker.storage.disk import RealDisk
+from kbroker.testing.text import config_text, raise_if_refused
 from kbroker.turn import Turn
 
 T = TypeVar("T")
@@ -65,107 +67,75 @@ class Broker:
         data_dir: str | Path | None = None,
         **options: Any,
     ) -> None:
-        given = {**(config or {}), **{name.replace("_", "."): value for name, value in options.items()}}
-        self._config = {**TEST_CONFIG, **{name: _text(value) for name, value in given.items()}}
+        given = {**(config or {}), **options}
+        named = {name.replace("_", "."): config_text(value) for name, value in given.items()}
+        self._config = {**TEST_CONFIG, **named}
         self._own_dir = data_dir is None
-        self._dir = None if data_dir is None else Path(data_dir)
+        self._dir = None if data_dir is None else Path(data_dir).absolute()
+        self._forget_dir: weakref.finalize[..., Any] | None = None
         self._port = 0  # once known, a restart takes the same again
-        self._thread: threading.Thread | None = None
-        self._loop: asyncio.AbstractEventLoop
-        self._stopping: asyncio.Event
-        self._killed = False
-        self.node: Node  # the broker's parts; touch them by `call` only, they belong to its thread
+        self._running: _Running | None = None
 
     # -- life
 
     def start(self) -> Self:
         """Start and return when it serves. Raises StartError as `kbroker start` would say it."""
-        if self._thread is not None:
+        if self._running is not None:
             return self
         if self._dir is None:
-            self._dir = Path(tempfile.mkdtemp(prefix="kbroker-"))
-        settings = Settings.load({**self._config, **self._same_port(), "log.dirs": str(self._dir)})
-        ready = threading.Event()
-        failure: list[BaseException] = []
-        self._killed = False
-        self._thread = threading.Thread(
-            target=self._run, args=(settings, ready, failure), name="kbroker", daemon=True
-        )
-        self._thread.start()
-        if not ready.wait(CALL_SECONDS_MAX):
-            raise TimeoutError(f"the broker did not start within {CALL_SECONDS_MAX:.0f} s")
-        if failure:
-            self._thread.join()
-            self._thread = None
-            raise failure[0]
-        self._port = self.node.endpoints[0].port
+            self._dir = self._make_dir()
+        try:
+            settings = Settings.load({**self._config, **self._same_port(), "log.dirs": str(self._dir)})
+            running = _Running(settings)
+        except BaseException:
+            self._remove_dir()
+            raise
+        self._running = running
+        self._port = running.node.endpoints[0].port
         return self
 
     def stop(self) -> None:
         """Stop cleanly and remove the data, if they are the broker's own. Idempotent."""
-        self._end(killed=False)
-        if self._own_dir and self._dir is not None:
-            shutil.rmtree(self._dir, ignore_errors=True)
-            self._dir = None
+        try:
+            self._end(killed=False)
+        finally:
+            self._port = 0
+            self._remove_dir()
 
     def restart(self) -> None:
-        """Stop cleanly and start again: same port, same data."""
+        """Stop cleanly and start again: same port, same data. A broker that was killed comes back, as by `start`."""
         self._end(killed=False)
         self.start()
 
     def kill(self) -> None:
-        """End as if the process were killed: connections drop, nothing is flushed. `start` brings it back."""
+        """End as if the process were killed: connections drop, nothing is marked clean.
+
+        What was written stays, as it does in the page cache of a machine that runs on. `start` (or `restart`) brings
+        the broker back on the same port; it recovers its logs first.
+        """
         self._end(killed=True)
 
     def _end(self, *, killed: bool) -> None:
-        thread, self._thread = self._thread, None
-        if thread is None:
-            return
-        self._killed = killed
-        self._loop.call_soon_threadsafe(self._stopping.set)
-        thread.join(CALL_SECONDS_MAX)
-        if thread.is_alive():
-            raise TimeoutError(f"the broker did not stop within {CALL_SECONDS_MAX:.0f} s")
+        running, self._running = self._running, None
+        if running is not None:
+            running.end(killed=killed)
+
+    def _make_dir(self) -> Path:
+        made = tempfile.mkdtemp(prefix="kbroker-")
+        # also when nobody calls `stop`; not in a forked child, whose copy of this object goes first
+        self._forget_dir = weakref.finalize(self, _remove, made, os.getpid())
+        return Path(made)
+
+    def _remove_dir(self) -> None:
+        if self._own_dir and self._forget_dir is not None:
+            self._forget_dir()
+            self._dir = self._forget_dir = None
 
     def _same_port(self) -> dict[str, str]:
         listeners = self._config["listeners"]
         if not self._port or "," in listeners or not listeners.endswith(":0"):
             return {}
         return {"listeners": f"{listeners[:-1]}{self._port}"}
-
-    def _run(self, settings: Settings, ready: threading.Event, failure: list[BaseException]) -> None:
-        turn = Turn()
-        loop, net = new_loop(turn)
-        self._loop = loop
-
-        async def serve() -> None:
-            threads = LoopThreads(loop)
-            self.node = Node(
-                settings,
-                net=net,
-                turn=turn,
-                clock=LoopClock(loop),
-                threads=threads,
-                disk=RealDisk(),
-                random=random.SystemRandom(),
-            )
-            self._stopping = asyncio.Event()
-            await self.node.start()
-            ready.set()
-            await self._stopping.wait()
-            if self._killed:
-                self.node.abandon()
-            else:
-                await self.node.stop()
-            threads.stop()
-
-        try:
-            with asyncio.Runner(loop_factory=lambda: loop) as runner:
-                runner.run(serve())
-        except BaseException as error:  # noqa: BLE001 - handed to whoever waits in `start`
-            failure.append(error)
-        finally:
-            ready.set()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -175,20 +145,23 @@ class Broker:
     ) -> None:
         self.stop()
 
+    # Both take milliseconds and wait for a thread of ours alone, so they need nothing of the caller's loop: asyncio's,
+    # trio's or another's.
+
     async def __aenter__(self) -> Self:
-        return await asyncio.get_running_loop().run_in_executor(None, self.start)
+        return self.start()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await asyncio.get_running_loop().run_in_executor(None, self.stop)
+        self.stop()
 
     # -- use
 
     @property
     def bootstrap_servers(self) -> str:
         """host:port for clients."""
-        at = self.node.endpoints[0]
+        at = self._serving().node.endpoints[0]
         return f"{at.host}:{at.port}"
 
     @property
@@ -206,7 +179,7 @@ class Broker:
                     num_partitions=partitions,
                     replication_factor=1,
                     configs=[
-                        CreatableTopicConfig(name=option, value=_text(value))
+                        CreatableTopicConfig(name=option, value=config_text(value))
                         for option, value in (config or {}).items()
                     ],
                 )
@@ -214,7 +187,7 @@ class Broker:
             timeout_ms=int(CALL_SECONDS_MAX * 1000),
         )
         answer = self.call(lambda node: handle_create_topics(node.rooms, _call(7), request))
-        _raise_if_refused(answer.topics[0])
+        raise_if_refused(answer.topics[0])
         return name
 
     def delete_topic(self, name: str) -> None:
@@ -241,18 +214,102 @@ class Broker:
         )
         answer = self.call(lambda node: handle_delete_topics(node.rooms, _call(6), request))
         for result in answer.responses:
-            _raise_if_refused(result)
+            raise_if_refused(result)
 
-    def call(self, work: Callable[[Node], T | Awaitable[T]]) -> T:
-        """Run `work(node)` in the broker's thread and return what it returns (awaited, if it is awaitable)."""
+    @overload
+    def call(self, work: Callable[[Node], Coroutine[Any, Any, T]]) -> T: ...
 
-        async def inside() -> T:
-            result = work(self.node)
-            return await result if isinstance(result, Awaitable) else result
+    @overload
+    def call(self, work: Callable[[Node], T]) -> T: ...
 
-        if self._thread is None:
+    def call(self, work: Callable[[Node], Any]) -> Any:
+        """Run `work(node)` in the broker's thread and return what it returns (awaited, if it is a coroutine).
+
+        For tests of what the wire does not show; the node and its parts are kbroker's inside and may change.
+        """
+        return self._serving().call(work)
+
+    def _serving(self) -> _Running:
+        if self._running is None:
             raise RuntimeError("the broker is not running: start it, or use it in a with block")
+        return self._running
+
+
+class _Running:
+    """One life of a broker: a thread, a loop, a node. Made when it serves, gone with `end`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.node: Node
+        self._turn = Turn()
+        self._loop, self._net = new_loop(self._turn)
+        self._stopping = asyncio.Event()
+        self._killed = False
+        self._ready = threading.Event()  # it serves, or never will
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=(settings,), name="kbroker", daemon=True)
+        self._thread.start()
+        served = self._ready.wait(CALL_SECONDS_MAX)
+        if not served or self._failure is not None:
+            self.end(killed=True)
+            raise TimeoutError(f"the broker did not start within {CALL_SECONDS_MAX:.0f} s")
+
+    def _run(self, settings: Settings) -> None:
+        try:
+            with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+                runner.run(self._serve(settings))
+        except BaseException as error:  # noqa: BLE001 - handed to whoever waits for the start, or for the end
+            self._failure = error
+        finally:
+            self._ready.set()
+
+    async def _serve(self, settings: Settings) -> None:
+        threads = LoopThreads(self._loop)
+        try:
+            self.node = Node(
+                settings,
+                net=self._net,
+                turn=self._turn,
+                clock=LoopClock(self._loop),
+                threads=threads,
+                disk=RealDisk(),
+                random=random.SystemRandom(),
+            )
+            await self.node.start()
+            self._ready.set()
+            await self._stopping.wait()
+            if self._killed:
+                self.node.abandon()
+            else:
+                await self.node.stop()
+        finally:
+            threads.stop()
+
+    def end(self, *, killed: bool) -> None:
+        """Stop, and wait for the thread's end. Raises what ended it, if that was something else."""
+        self._killed = killed
+        try:
+            self._loop.call_soon_threadsafe(self._stopping.set)
+        except RuntimeError:
+            pass  # the loop has closed: it ended by itself, and the failure says why
+        self._thread.join(CALL_SECONDS_MAX)
+        if self._thread.is_alive():
+            raise TimeoutError(f"the broker did not stop within {CALL_SECONDS_MAX:.0f} s")
+        if self._failure is not None:
+            raise self._failure
+
+    def call(self, work: Callable[[Node], Any]) -> Any:
+        """`work(node)` in the broker's thread."""
+
+        async def inside() -> Any:
+            result = work(self.node)
+            return await result if isinstance(result, Coroutine) else result
+
         return asyncio.run_coroutine_threadsafe(inside(), self._loop).result(CALL_SECONDS_MAX)
+
+
+def _remove(folder: str, pid: int) -> None:
+    if pid == os.getpid():
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _records(node: Node, topic: str, only: int | None) -> list[Record]:
@@ -288,14 +345,3 @@ class _Embedded:
 
 
 _EMBEDDED = _Embedded()
-
-
-def _raise_if_refused(result: Any) -> None:
-    if result.error_code:
-        from kbroker.errors import ErrorCode
-
-        raise KafkaError(ErrorCode(result.error_code), result.error_message)
-
-
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,300 @@
+"""A Kafka that somebody else runs, with the embedded broker's methods: one suite of tests for both. Blocking, no loop.
+
+Speaks versions that every Kafka since 2.4 and kbroker have, so it asks for no list of them. On a cluster it goes to
+each partition's leader. It deletes nothing that was not created through it: the Kafka may be other people's too.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, NoReturn, Self, TypeVar
+
+from kbroker.errors import ErrorCode, KafkaError
+from kbroker.protocol.frames import decode_response, encode_request
+from kbroker.protocol.messages import RESPONSES
+from kbroker.protocol.messages.fetch import FetchPartition, FetchRequest, FetchTopic
+from kbroker.protocol.messages.list_offsets import ListOffsetsPartition, ListOffsetsRequest, ListOffsetsTopic
+from kbroker.protocol.messages.metadata import MetadataRequest, MetadataRequestTopic, MetadataResponse
+from kbroker.protocol.messages.topics import (
+    CreatableTopic,
+    CreatableTopicConfig,
+    CreateTopicsRequest,
+    DeleteTopicsRequest,
+)
+from kbroker.protocol.records import Record, decode_records, split_batches
+from kbroker.protocol.wire import Message
+from kbroker.testing.text import config_text, raise_if_refused
+
+# Every request, and every wait for the cluster to agree on a topic, ends within this time, or raises.
+ANSWER_SECONDS_MAX = 30.0
+# Between two looks at what a cluster is doing.
+LOOK_SECONDS = 0.02
+FETCH_BYTES = 1 << 20
+FETCH_WAIT_MS = 500
+EARLIEST, LATEST = -2, -1  # ListOffsets' special timestamps
+BROKERS_DEFAULT = -1  # replication factor: as the cluster is configured (KIP-464)
+CLIENT_ID = "kbroker.testing"
+
+# From Kafka 2.4 on; the newest without topic ids, which would need one more look-up.
+METADATA, CREATE_TOPICS, DELETE_TOPICS, LIST_OFFSETS, FETCH = 8, 5, 3, 5, 11
+
+Address = tuple[str, int]
+T = TypeVar("T")
+
+
+class ExternalBroker:
+    """The Kafka at `bootstrap_servers` (host:port, several with commas; plain text)."""
+
+    def __init__(self, bootstrap_servers: str) -> None:
+        self.bootstrap_servers = bootstrap_servers
+        self._bootstrap = [_address(each) for each in bootstrap_servers.split(",")]
+        self._wires: dict[Address, _Wire] = {}
+        self._created: list[str] = []
+
+    # -- life: not ours
+
+    def start(self) -> Self:
+        """See that it answers. ConnectionError where it does not."""
+        self._metadata([])
+        return self
+
+    def stop(self) -> None:
+        """Close our connections; the Kafka goes on."""
+        for wire in self._wires.values():
+            wire.close()
+        self._wires.clear()
+
+    def restart(self) -> NoReturn:
+        """Not possible: RuntimeError."""
+        self._not_ours("restart")
+
+    def kill(self) -> NoReturn:
+        """Not possible: RuntimeError."""
+        self._not_ours("kill")
+
+    def _not_ours(self, what: str) -> NoReturn:
+        raise RuntimeError(
+            f"the Kafka at {self.bootstrap_servers} is not ours to {what}: use kbroker.testing.Broker for that test"
+        )
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        return self.start()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # -- use
+
+    def create_topic(self, name: str, partitions: int = 1, config: Mapping[str, Any] | None = None) -> str:
+        """Create a topic and wait until every partition has a leader; its name. KafkaError where Kafka refuses it."""
+        configs = [
+            CreatableTopicConfig(name=key, value=config_text(value)) for key, value in (config or {}).items()
+        ]
+        topic = CreatableTopic(
+            name=name, num_partitions=partitions, replication_factor=BROKERS_DEFAULT, configs=configs
+        )
+        request = CreateTopicsRequest(topics=[topic], timeout_ms=int(ANSWER_SECONDS_MAX * 1000))
+        raise_if_refused(self._ask_controller(request, CREATE_TOPICS).topics[0])
+        self._created.append(name)
+        _until(lambda: self._led(name) == partitions, f"topic {name} has no leaders")
+        return name
+
+    def delete_topic(self, name: str) -> None:
+        """Delete a topic and its records, and wait until it is gone."""
+        self._delete([name])
+
+    def topics(self) -> list[str]:
+        """The names of all topics, other people's too; not Kafka's internal ones."""
+        return sorted(topic.name or "" for topic in self._metadata(None).topics if not topic.is_internal)
+
+    def records(self, topic: str, partition: int | None = None) -> list[Record]:
+        """Everything in a topic (or one of its partitions) that consumers may read, partition by partition."""
+        leaders = self._leaders(topic)
+        if partition is not None and partition not in leaders:
+            raise KeyError(f"topic {topic!r} has no partition {partition}")
+        found: list[Record] = []
+        for index in sorted(leaders) if partition is None else (partition,):
+            found += self._read(leaders[index], topic, index)
+        return found
+
+    def reset(self) -> None:
+        """Delete every topic that was created through this object; others stay."""
+        there = set(self.topics())
+        self._delete([name for name in self._created if name in there])
+
+    def _delete(self, names: list[str]) -> None:
+        if not names:
+            return
+        request = DeleteTopicsRequest(topic_names=names, timeout_ms=int(ANSWER_SECONDS_MAX * 1000))
+        for result in self._ask_controller(request, DELETE_TOPICS).responses:
+            raise_if_refused(result)
+        self._created = [name for name in self._created if name not in names]
+        _until(lambda: not set(names) & set(self.topics()), f"{', '.join(names)} not deleted")
+
+    def _read(self, leader: Address, topic: str, index: int) -> list[Record]:
+        wire = self._wire(leader)
+        offset = self._offset(wire, topic, index, EARLIEST)
+        end = self._offset(wire, topic, index, LATEST)
+        found: list[Record] = []
+        while offset < end:
+            asked = FetchPartition(partition=index, fetch_offset=offset, partition_max_bytes=FETCH_BYTES)
+            answer = wire.ask(
+                FetchRequest(
+                    max_wait_ms=FETCH_WAIT_MS,
+                    min_bytes=1,
+                    max_bytes=FETCH_BYTES,
+                    topics=[FetchTopic(topic=topic, partitions=[asked])],
+                ),
+                FETCH,
+            )
+            part = answer.responses[0].partitions[0]
+            raise_if_refused(part)
+            batches = split_batches(memoryview(bytes(part.records or b"")), cut_tail=True)
+            for batch in batches:
+                if not batch.is_control:
+                    found += [each for each in decode_records(batch) if offset <= each.offset < end]
+                offset = batch.next_offset
+        return found
+
+    def _offset(self, wire: _Wire, topic: str, index: int, when: int) -> int:
+        asked = ListOffsetsTopic(
+            name=topic, partitions=[ListOffsetsPartition(partition_index=index, timestamp=when)]
+        )
+        part = (
+            wire.ask(ListOffsetsRequest(replica_id=-1, topics=[asked]), LIST_OFFSETS).topics[0].partitions[0]
+        )
+        raise_if_refused(part)
+        return int(part.offset)
+
+    # -- the cluster
+
+    def _metadata(self, names: list[str] | None) -> MetadataResponse:
+        asked = None if names is None else [MetadataRequestTopic(name=name) for name in names]
+        request = MetadataRequest(topics=asked, allow_auto_topic_creation=False)
+        answer = self._any_wire().ask(request, METADATA)
+        assert isinstance(answer, MetadataResponse)
+        return answer
+
+    def _led(self, name: str) -> int:
+        """How many of the topic's partitions have a leader; 0 while it is not known."""
+        topic = self._metadata([name]).topics[0]
+        return sum(part.leader_id >= 0 and not part.error_code for part in topic.partitions)
+
+    def _leaders(self, name: str) -> dict[int, Address]:
+        answer = self._metadata([name])
+        topic = answer.topics[0]
+        if topic.error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
+            raise KeyError(f"there is no topic {name!r}")
+        raise_if_refused(topic)
+        brokers = {broker.node_id: (broker.host, broker.port) for broker in answer.brokers}
+        for part in topic.partitions:
+            if part.leader_id not in brokers:
+                raise KafkaError(
+                    ErrorCode.LEADER_NOT_AVAILABLE, f"partition {part.partition_index} of {name}"
+                )
+        return {part.partition_index: brokers[part.leader_id] for part in topic.partitions}
+
+    def _ask_controller(self, request: Message, version: int) -> Any:
+        answer = self._metadata([])
+        at = [
+            (broker.host, broker.port) for broker in answer.brokers if broker.node_id == answer.controller_id
+        ]
+        return (self._wire(at[0]) if at else self._any_wire()).ask(request, version)
+
+    def _any_wire(self) -> _Wire:
+        for at in self._bootstrap[:-1]:
+            try:
+                return self._wire(at)
+            except OSError:
+                continue
+        return self._wire(self._bootstrap[-1])
+
+    def _wire(self, at: Address) -> _Wire:
+        wire = self._wires.get(at)
+        if wire is None or wire.ended():
+            if wire is not None:
+                wire.close()
+            wire = self._wires[at] = _Wire(at)
+        return wire
+
+
+class _Wire:
+    """One connection: a request, its answer, the next."""
+
+    def __init__(self, at: Address) -> None:
+        self._broken = False
+        self._at = at
+        self._number = 0
+        try:
+            self._sock = socket.create_connection(at, timeout=ANSWER_SECONDS_MAX)
+        except OSError as error:
+            raise ConnectionError(f"no Kafka answers at {at[0]}:{at[1]}: {error}") from error
+        self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def ask(self, request: Message, version: int) -> Any:
+        """Send a request, wait for its answer."""
+        self._number += 1
+        try:
+            (frame,) = encode_request(request, version, self._number, CLIENT_ID)
+            assert isinstance(frame, bytes)  # as long as no request here carries records
+            self._sock.sendall(frame)
+            size = int.from_bytes(self._take(4), "big")
+            taken = self._take(size)
+        except BaseException:
+            self.close()  # what comes next on it would be the answer to this
+            raise
+        number, answer = decode_response(RESPONSES[request.API_KEY], version, memoryview(taken))
+        assert number == self._number, f"answer {number} to request {self._number}"
+        return answer
+
+    def _take(self, size: int) -> bytearray:
+        taken = bytearray(size)
+        view = memoryview(taken)
+        while len(view):
+            count = self._sock.recv_into(view)
+            if count == 0:
+                raise ConnectionError(f"the Kafka at {self._at[0]}:{self._at[1]} closed the connection")
+            view = view[count:]
+        return taken
+
+    def ended(self) -> bool:
+        """Whether it is closed, by us or by the Kafka: it closes what was silent for ten minutes."""
+        try:
+            return self._broken or self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
+    def close(self) -> None:
+        """Close it. Idempotent."""
+        self._broken = True
+        self._sock.close()
+
+
+def _address(text: str) -> Address:
+    host, colon, port = text.strip().rpartition(":")
+    if not colon or not port.isdigit():
+        raise ValueError(f"{text!r} is not host:port")
+    return host.strip("[]"), int(port)
+
+
+def _until(there: Callable[[], bool], why_not: str) -> None:
+    deadline = time.monotonic() + ANSWER_SECONDS_MAX
+    while not there():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{why_not} after {ANSWER_SECONDS_MAX:.0f} s")
+        time.sleep(LOOK_SECONDS)
