@@ -50,7 +50,9 @@ def kafka_topic(kafka_broker: Any, request: pytest.FixtureRequest) -> Iterator[s
 def kafka_broker_factory() -> Iterator[Callable[..., Any]]:
     """Start brokers of one's own: kafka_broker_factory(num_partitions=3). They stop after the test."""
     if os.environ.get(BOOTSTRAP_VARIABLE):
-        pytest.skip(f"{BOOTSTRAP_VARIABLE} is set: brokers with a configuration of their own are kbroker's only")
+        pytest.skip(
+            f"{BOOTSTRAP_VARIABLE} is set: brokers with a configuration of their own are kbroker's only"
+        )
     from kbroker.testing import Broker
 
     started: list[Any] = []

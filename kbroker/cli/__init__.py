@@ -23,9 +23,7 @@ class Verb(NamedTuple):
 
 VERBS = {
     "start": Verb("kbroker.cli.start", "start", "Start a broker and serve until SIGTERM or Ctrl-C."),
-    "dump-log": Verb(
-        "kbroker.cli.dump_log", "dump_log", "Show what is in a segment file."
-    ),
+    "dump-log": Verb("kbroker.cli.dump_log", "dump_log", "Show what is in a segment file."),
 }
 
 
