@@ -876,7 +876,7 @@ class PartitionLog:
 
     def find_time(self, timestamp_ms: int, *, up_to: int) -> tuple[int, int, int] | None:
         """The first record at or after a time: (offset, timestamp, leader epoch)."""
-        return self._look(lookup.find_time, timestamp_ms, min(up_to, self.written))
+        return self._look(lookup.find_time, timestamp_ms, min(up_to, self.written), self.start)
 
     def max_timestamp(self, up_to: int) -> tuple[int, int, int] | None:
         """The first record with the largest timestamp: (offset, timestamp, leader epoch)."""

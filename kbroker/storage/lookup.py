@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 Found = tuple[int, int, int]  # offset, timestamp, leader epoch
 
 
-def find_time(segments: list[Segment], indexes: Indexes, timestamp: int, up_to: int) -> Found | None:
-    """The first record below offset `up_to` whose timestamp is at or after `timestamp`."""
+def find_time(
+    segments: list[Segment], indexes: Indexes, timestamp: int, up_to: int, start: int
+) -> Found | None:
+    """The first record from offset `start` to below `up_to` whose timestamp is at or after `timestamp`."""
     for segment in segments:
         if segment.base >= up_to:
             break
@@ -30,8 +32,8 @@ def find_time(segments: list[Segment], indexes: Indexes, timestamp: int, up_to: 
         for batch in scan.walk(segment.file, at, segment.file.size):
             if batch.base >= up_to:
                 return None
-            if batch.max_timestamp >= timestamp:
-                found = _record_at(segment, batch, timestamp)
+            if batch.max_timestamp >= timestamp and batch.last >= start:
+                found = _record_at(segment, batch, timestamp, start)
                 if found is not None:
                     return found if found[0] < up_to else None
     return None
@@ -57,7 +59,7 @@ def max_timestamp(segments: list[Segment], indexes: Indexes, up_to: int) -> Foun
     at = where.indexed_position(offset)
     for batch in scan.walk(where.file, at, where.file.size):
         if batch.last == offset:
-            return _record_at(where, batch, newest)
+            return _record_at(where, batch, newest, 0)
     return None
 
 
@@ -76,12 +78,12 @@ def _newest_below(segment: Segment, up_to: int) -> tuple[int, int]:
     return timestamp, offset
 
 
-def _record_at(segment: Segment, batch: scan.Batch, timestamp: int) -> Found | None:
-    """The first record in the batch at or after `timestamp`."""
+def _record_at(segment: Segment, batch: scan.Batch, timestamp: int, start: int) -> Found | None:
+    """The first record in the batch, from offset `start` on, at or after `timestamp`."""
     view = scan.read_batch(segment.file, batch)
     try:
         for record in decode_records(RecordBatch(view)):
-            if record.timestamp >= timestamp:
+            if record.timestamp >= timestamp and record.offset >= start:
                 return record.offset, record.timestamp, batch.epoch
     except (ProtocolError, KafkaError) as error:
         raise scan.Damaged(batch.position, f"its records cannot be read: {error}") from error

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import pytest
+
+from kbroker.errors import ErrorCode
+from kbroker.protocol.messages.list_offsets import (
+    ListOffsetsPartition,
+    ListOffsetsRequest,
+    ListOffsetsTopic,
+)
+from kbroker.protocol.messages.topics import (
+    DeleteRecordsPartition,
+    DeleteRecordsRequest,
+    DeleteRecordsTopic,
+)
+from kbroker.protocol.records import build_batch, record
+from tests.support.raw_client import produce_request
+
+HOUR = 3_600_000
+BASE = 1_700_000_000_000
+LATEST, EARLIEST, MAX_TIMESTAMP, EARLIEST_LOCAL, LATEST_TIERED, EARLIEST_PENDING = range(-1, -7, -1)
+NONE = (0, -1, -1)
+
+
+def fill(client, topic) -> None:
+    """Offsets 0-1 at 0 h and 3 h, 2-3 at 1 h and 2 h, 4 at 2 h."""
+    for hours in ((0, 3), (1, 2), (2,)):
+        records = build_batch([record(b"x", timestamp=BASE + hour * HOUR) for hour in hours])
+        answer = client.ask(produce_request(topic, records), 9)
+        assert 0 == answer.responses[0].partition_responses[0].error_code
+
+
+def ask(client, topic, timestamp, version=11, *, partition=0, epoch=-1, isolation_level=0):
+    request = ListOffsetsRequest(
+        replica_id=-1,
+        isolation_level=isolation_level,
+        topics=[
+            ListOffsetsTopic(
+                name=topic,
+                partitions=[
+                    ListOffsetsPartition(
+                        partition_index=partition, timestamp=timestamp, current_leader_epoch=epoch
+                    )
+                ],
+            )
+        ],
+    )
+    [answer] = client.ask(request, version).topics[0].partitions
+    return answer
+
+
+def found(answer) -> tuple[int, int, int]:
+    return answer.error_code, answer.offset, answer.timestamp
+
+
+@pytest.mark.parametrize("version", range(1, 12))
+def test_ends_and_times_are_found_in_every_version(client, topic, version):
+    client.create(topic)
+    fill(client, topic)
+
+    latest, earliest, at = (ask(client, topic, time, version) for time in (LATEST, EARLIEST, BASE + HOUR))
+
+    assert [(0, 5, -1), (0, 0, -1), (0, 1, BASE + 3 * HOUR)] == list(map(found, (latest, earliest, at)))
+    assert [0 if version >= 4 else -1] * 3 == [answer.leader_epoch for answer in (latest, earliest, at)]
+
+
+@pytest.mark.parametrize(
+    ("hours", "expected"),
+    [
+        (-5, (0, BASE)),
+        (0, (0, BASE)),
+        (0.5, (1, BASE + 3 * HOUR)),
+        (3, (1, BASE + 3 * HOUR)),
+        (3.1, (-1, -1)),
+    ],
+)
+def test_a_time_gives_the_first_record_that_is_not_older(client, topic, hours, expected):
+    client.create(topic)
+    fill(client, topic)
+
+    answer = ask(client, topic, BASE + int(hours * HOUR))
+
+    assert (0, *expected) == found(answer)
+
+
+def test_the_largest_time_is_found(client, topic):
+    client.create(topic)
+    fill(client, topic)
+
+    assert (0, 1, BASE + 3 * HOUR) == found(ask(client, topic, MAX_TIMESTAMP))
+
+
+@pytest.mark.parametrize("isolation_level", [0, 1])
+def test_latest_is_where_records_become_readable(client, topic, isolation_level):
+    client.create(topic)
+    fill(client, topic)
+
+    assert (0, 5, -1) == found(ask(client, topic, LATEST, isolation_level=isolation_level))
+
+
+@pytest.mark.parametrize("time", [EARLIEST, EARLIEST_LOCAL])
+def test_earliest_is_the_logs_start(client, topic, time):
+    client.create(topic)
+    fill(client, topic)
+    asked = [DeleteRecordsPartition(partition_index=0, offset=3)]
+    client.ask(
+        DeleteRecordsRequest(topics=[DeleteRecordsTopic(name=topic, partitions=asked)], timeout_ms=5000), 2
+    )
+
+    assert (0, 3, -1) == found(ask(client, topic, time))
+    assert (0, 3, BASE + 2 * HOUR) == found(ask(client, topic, BASE + HOUR))
+
+
+def test_a_deleted_record_is_not_found_by_its_time(client, topic):
+    """The record at offset 1 is the newest; once it is deleted, no other is as new."""
+    client.create(topic)
+    fill(client, topic)
+    asked = [DeleteRecordsPartition(partition_index=0, offset=2)]
+    client.ask(
+        DeleteRecordsRequest(topics=[DeleteRecordsTopic(name=topic, partitions=asked)], timeout_ms=5000), 2
+    )
+
+    assert NONE == found(ask(client, topic, BASE + 3 * HOUR))
+
+
+@pytest.mark.parametrize("time", [LATEST_TIERED, EARLIEST_PENDING])
+def test_nothing_is_tiered(client, topic, time):
+    client.create(topic)
+    fill(client, topic)
+
+    assert NONE == found(ask(client, topic, time))
+
+
+@pytest.mark.parametrize(
+    ("time", "first"), [(MAX_TIMESTAMP, 7), (EARLIEST_LOCAL, 8), (LATEST_TIERED, 9), (EARLIEST_PENDING, 11)]
+)
+def test_a_special_time_is_not_there_before_its_version(client, topic, time, first):
+    client.create(topic)
+
+    answers = [ask(client, topic, time, version).error_code for version in (first - 1, first)]
+
+    assert [ErrorCode.UNSUPPORTED_VERSION, 0] == answers
+
+
+@pytest.mark.parametrize(
+    ("time", "expected"),
+    [(LATEST, (0, 0, -1)), (EARLIEST, (0, 0, -1)), (MAX_TIMESTAMP, NONE), (0, NONE), (BASE, NONE)],
+)
+def test_an_empty_partition_has_ends_but_no_times(client, topic, time, expected):
+    client.create(topic)
+
+    assert expected == found(ask(client, topic, time))
+
+
+@pytest.mark.parametrize("partition", [1, -1, 2**31 - 1])
+def test_what_is_not_here_is_unknown(client, topic, partition):
+    client.create(topic)
+
+    answers = [
+        ask(client, topic, LATEST, partition=partition),
+        ask(client, f"{topic}-not", LATEST, partition=0),
+    ]
+
+    assert [(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, -1, -1)] * 2 == list(map(found, answers))
+
+
+@pytest.mark.parametrize(("epoch", "code"), [(-1, 0), (0, 0), (7, ErrorCode.UNKNOWN_LEADER_EPOCH)])
+def test_a_leader_epoch_must_be_ours(client, topic, epoch, code):
+    client.create(topic)
+
+    assert code == ask(client, topic, LATEST, epoch=epoch).error_code
+
+
+def test_a_partition_that_is_named_twice_is_refused(client, topic):
+    client.create(topic)
+    twice = [ListOffsetsPartition(partition_index=0, timestamp=LATEST)] * 2
+
+    answer = client.ask(
+        ListOffsetsRequest(replica_id=-1, topics=[ListOffsetsTopic(name=topic, partitions=twice)]), 7
+    )
+
+    assert {ErrorCode.INVALID_REQUEST} == {part.error_code for part in answer.topics[0].partitions}
+
+
+@pytest.mark.parametrize("time", [-7, -100, -(2**63)])
+def test_times_below_zero_that_mean_nothing(client, topic, time):
+    client.create(topic)
+    fill(client, topic)
+
+    assert ErrorCode.UNSUPPORTED_VERSION == ask(client, topic, time).error_code
