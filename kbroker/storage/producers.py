@@ -6,6 +6,7 @@ Knows batch headers and the `.snapshot` format (Kafka's); reads and writes no fi
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from kbroker.errors import ErrorCode, KafkaError
@@ -14,7 +15,7 @@ from kbroker.protocol.crc import crc32c
 # Batches remembered per producer: a client keeps at most five in flight, so a retry is always among them.
 BATCHES_KEPT = 5
 
-_SEQUENCES = 2**31  # a sequence number wraps from 2^31-1 to 0
+SEQUENCES = 2**31  # a sequence number wraps from 2^31-1 to 0
 _VERSION = 1
 _HEAD = struct.Struct(">hI")
 _COUNT = struct.Struct(">i")
@@ -47,10 +48,13 @@ class Producer(NamedTuple):
 class ProducerStates:
     """The producers of one partition."""
 
-    __slots__ = ("_before", "producers")
+    __slots__ = ("_before", "producers", "recall")
 
     def __init__(self) -> None:
         self.producers: dict[int, Producer] = {}
+        # A snapshot has each producer's newest batch only: this reads the ones before it from the log. Called once,
+        # when a batch comes that is neither known nor next: it may be a retry from before the stop.
+        self.recall: Callable[[ProducerStates], None] | None = None
         # what producers touched since the last `settled` were before (None: unknown): a failed write goes back to it
         self._before: dict[int, Producer | None] = {}
 
@@ -70,12 +74,16 @@ class ProducerStates:
                 why = f"epoch {epoch} of producer {producer_id} starts at sequence {first} instead of 0"
                 raise KafkaError(ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER, why)
             return None
-        last = (first + count - 1) % _SEQUENCES
+        last = (first + count - 1) % SEQUENCES
         for sent in known.sent:
             if sent.first_sequence == first and sent.last_sequence == last:
                 return sent.last_offset - sent.offset_delta
-        expected = (known.sent[-1].last_sequence + 1) % _SEQUENCES if known.sent else 0
+        expected = (known.sent[-1].last_sequence + 1) % SEQUENCES if known.sent else 0
         if first != expected:
+            if self.recall is not None:
+                recall, self.recall = self.recall, None
+                recall(self)
+                return self.check(producer_id, epoch, first, count)
             why = f"producer {producer_id} sends sequence {first}, {expected} is next"
             raise KafkaError(ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER, why)
         return None
@@ -95,7 +103,7 @@ class ProducerStates:
         known = producers.get(producer_id)
         if producer_id not in self._before:
             self._before[producer_id] = known
-        sent = Sent(first, (first + delta) % _SEQUENCES, base + delta, delta, timestamp)
+        sent = Sent(first, (first + delta) % SEQUENCES, base + delta, delta, timestamp)
         if known is None:
             producers[producer_id] = Producer(epoch, (sent,), timestamp, -1, base if transactional else -1)
             return
@@ -112,6 +120,19 @@ class ProducerStates:
             self._before[producer_id] = known
         kept = known.sent if known is not None and known.epoch == epoch else ()
         self.producers[producer_id] = Producer(epoch, kept, timestamp, coordinator_epoch, -1)
+
+    def recalled(self, batches: Iterable[tuple[int, int, Sent]]) -> None:
+        """What the log holds of earlier batches, oldest first: (producer id, epoch, batch)."""
+        earlier: dict[int, list[Sent]] = {}
+        for producer_id, epoch, sent in batches:
+            known = self.producers.get(producer_id)
+            if known is None or known.epoch != epoch or not known.sent:
+                continue
+            if sent.last_offset < known.sent[0].last_offset:
+                earlier.setdefault(producer_id, []).append(sent)
+        for producer_id, before in earlier.items():
+            known = self.producers[producer_id]
+            self.producers[producer_id] = known._replace(sent=(*before, *known.sent)[-BATCHES_KEPT:])
 
     def settled(self) -> None:
         """What was taken is written: no way back."""
@@ -178,7 +199,7 @@ class ProducerStates:
             sent: tuple[Sent, ...] = ()
             if last_offset >= 0 and last_sequence >= 0:
                 sent = (
-                    Sent((last_sequence - delta) % _SEQUENCES, last_sequence, last_offset, delta, timestamp),
+                    Sent((last_sequence - delta) % SEQUENCES, last_sequence, last_offset, delta, timestamp),
                 )
             states.producers[producer_id] = Producer(epoch, sent, timestamp, coordinator_epoch, start)
         return states

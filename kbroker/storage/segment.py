@@ -254,6 +254,16 @@ class Segment:
         assert self.index is not None
         return self.index.floor(offset - self.base)
 
+    def span_before(self, offset: int, size: int) -> tuple[int, int]:
+        """File positions of batches before `offset`, about `size` bytes of them. Indexes are left as they were."""
+        loaded = self.index is not None
+        _, end = self.boundary_of(offset)
+        assert self.index is not None
+        start = self.index.floor_position(max(0, end - size))
+        if not loaded:
+            self.unload()
+        return start, end
+
     def boundary_of(self, offset: int) -> tuple[int, int]:
         """Where the batch that holds `offset`, or the first one after it, begins: (its base, file position)."""
         self.load()

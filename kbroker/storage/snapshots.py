@@ -1,18 +1,22 @@
 """A partition's producer snapshots (`<offset>.snapshot`): when taken, which is used, what is scanned behind it.
 
-A snapshot is a shortcut: unfit, missing or newer than the log, the state is read from the batches again.
+A snapshot is a shortcut: unfit, missing or newer than the log, the state is read from the batches again. It holds
+each producer's newest batch, as Kafka's does; the ones before it are read from the log when a retry asks for them.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from kbroker.observe import logs
 from kbroker.storage import scan
-from kbroker.storage.producers import ProducerStates, coordinator_epoch_of
+from kbroker.storage.producers import SEQUENCES, ProducerStates, Sent, coordinator_epoch_of
 from kbroker.storage.segment import segment_name
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from kbroker.protocol.records import RecordBatch
     from kbroker.seams import Disk, File
     from kbroker.storage.segment import Segment
@@ -21,6 +25,10 @@ log = logs.get_logger("storage")
 
 SUFFIX = ".snapshot"
 SNAPSHOTS_KEPT = 2  # the newest, and one more should the newest be damaged
+# How far before a snapshot retries are looked for, in steps: wider while few batches were found. Small batches lie
+# close together; five requests of a megabyte, the most that stock producers have in flight, are in the widest.
+RECALL_BYTES = (128 * 1024, 1024 * 1024, 8 * 1024 * 1024)
+RECALL_BATCHES = 512
 
 _CONTROL = 0x20
 _TRANSACTIONAL = 0x10
@@ -68,6 +76,8 @@ class Snapshots:
                 log.warning("producer snapshot dropped", file=self._path(offset), why=str(error))
                 self.truncate_to(offset - 1)
                 states, offset = ProducerStates(), 0
+        if states.producers:
+            states.recall = partial(_recall, segments, offset)
         if offset < end:
             _scan(states, segments, offset, end)
         states.settled()
@@ -129,3 +139,36 @@ def _scan(states: ProducerStates, segments: list[Segment], offset: int, end: int
         for batch in scan.walk_produced(segment.file, at, size):
             if offset <= batch.base < end:
                 took_header(states, batch, segment.file)
+
+
+def _recall(segments: list[Segment], offset: int, states: ProducerStates) -> None:
+    """Tell `states` of the batches right before the snapshot at `offset`."""
+    found: list[scan.Batch] = []
+    for reach in RECALL_BYTES:
+        try:
+            found = list(_before(segments, offset, reach))
+        except (scan.Damaged, OSError) as error:
+            log.warning("earlier batches of producers not read", below=offset, why=str(error))
+            return
+        if len(found) >= RECALL_BATCHES:
+            break
+    states.recalled((batch.producer_id, batch.producer_epoch, _sent(batch)) for batch in found)
+
+
+def _before(segments: list[Segment], offset: int, reach: int) -> Iterator[scan.Batch]:
+    """Producers' data batches in the last `reach` bytes before `offset`, oldest first."""
+    spans: list[tuple[Segment, int, int]] = []
+    for segment in reversed(segments):
+        if segment.base < offset and reach > 0:
+            start, end = segment.span_before(offset, reach)
+            spans.append((segment, start, end))
+            reach -= end - start
+    for segment, start, end in reversed(spans):
+        for batch in scan.walk_produced(segment.file, start, end):
+            if not batch.attributes & _CONTROL:
+                yield batch
+
+
+def _sent(batch: scan.Batch) -> Sent:
+    last_sequence = (batch.base_sequence + batch.last_offset_delta) % SEQUENCES
+    return Sent(batch.base_sequence, last_sequence, batch.last, batch.last_offset_delta, batch.max_timestamp)

@@ -1,0 +1,136 @@
+"""A producer that sends again after a restart, with five requests on their way: each gets its old offset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from kbroker.errors import ErrorCode, KafkaError
+from kbroker.storage import snapshots
+from kbroker.storage.log import PartitionLog
+from tests.support.memory_disk import MemoryDisk
+from tests.support.storage import TOPIC_ID, TP, Broker, batch, config
+
+BATCH = 80
+
+
+def start(disk: MemoryDisk) -> tuple[Broker, PartitionLog]:
+    broker = Broker(disk)
+    broker.directory.open(0, "cluster")
+    return broker, broker.directory.log(TP, TOPIC_ID, config(segment_bytes=600, index_interval_bytes=150))
+
+
+def send(log: PartitionLog, number: int, producer_id: int = 3) -> int | None:
+    """The batch of two records with that number: the offset that it had already, or None when it was taken."""
+    one = batch(b"x" * BATCH, b"y", producer_id=producer_id, producer_epoch=0, base_sequence=2 * number)
+    known = log.check_sequence(one)
+    if known is None:
+        log.append(one, 0)
+    return known
+
+
+def stop(broker: Broker) -> None:
+    broker.directory.close()
+
+
+def kill(broker: Broker) -> None:
+    broker.directory.abandon()
+
+
+@pytest.mark.parametrize("end", [stop, kill])
+@pytest.mark.parametrize("count", range(5, 16))  # with segments of three batches: just rolled, and not
+def test_the_last_five_batches_are_recognised_after_a_restart(
+    end: Callable[[Broker], None], count: int
+) -> None:
+    disk = MemoryDisk()
+    broker, log = start(disk)
+    for number in range(count):
+        assert send(log, number) is None
+        assert send(log, number, producer_id=4) is None
+    broker.settle()
+    end(broker)
+
+    _, log = start(disk)
+
+    five = range(count - 5, count)
+    assert [4 * number for number in five] == [send(log, number) for number in five]
+    assert [4 * number + 2 for number in five] == [send(log, number, producer_id=4) for number in five]
+    assert send(log, count) is None
+
+
+def test_a_retry_is_recognised_when_newer_batches_came_after_the_restart() -> None:
+    disk = MemoryDisk()
+    broker, log = start(disk)
+    for number in range(6):
+        send(log, number)
+    stop(broker)
+
+    _, log = start(disk)
+    assert send(log, 6) is None
+
+    assert [4, 6, 8, 10, 12] == [send(log, number) for number in range(2, 7)]
+
+
+def test_what_is_neither_known_nor_next_stays_refused() -> None:
+    disk = MemoryDisk()
+    broker, log = start(disk)
+    for number in range(6):
+        send(log, number)
+    stop(broker)
+
+    _, log = start(disk)
+
+    for number in (0, 7):
+        with pytest.raises(KafkaError) as caught:
+            send(log, number)
+        assert ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER == caught.value.code
+    assert 5 == len(log.producers.producers[3].sent)
+
+
+def test_nothing_of_an_older_epoch_is_taken_for_a_retry() -> None:
+    disk = MemoryDisk()
+    broker, log = start(disk)
+    send(log, 0)
+    log.append(batch(b"z", producer_id=3, producer_epoch=1, base_sequence=0), 0)
+    stop(broker)
+
+    _, log = start(disk)
+
+    with pytest.raises(KafkaError) as caught:
+        log.check_sequence(batch(b"x", producer_id=3, producer_epoch=1, base_sequence=7))
+    assert ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER == caught.value.code
+    assert [0] == [sent.first_sequence for sent in log.producers.producers[3].sent]
+
+
+def test_the_log_is_looked_through_wider_while_few_batches_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshots, "RECALL_BYTES", (150, 900))
+    disk = MemoryDisk()
+    broker, log = start(disk)
+    for number in range(6):
+        send(log, number)
+    stop(broker)
+
+    _, log = start(disk)
+
+    assert 2 == send(log, 1)
+
+
+def test_damage_before_the_snapshot_leaves_what_is_known() -> None:
+    disk = MemoryDisk()
+    broker, log = start(disk)
+    for number in range(6):
+        send(log, number)
+    stop(broker)
+    broker, log = start(disk)
+    assert log.producers.producers[3].sent
+    for name in disk.list("/data/orders-0"):
+        if name.endswith(".log"):
+            data = disk.find(f"/data/orders-0/{name}").data  # type: ignore[union-attr]
+            data[16 : len(data) : 40] = b"\7" * len(range(16, len(data), 40))
+
+    with pytest.raises(KafkaError) as caught:
+        send(log, 2)
+
+    assert ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER == caught.value.code
+    assert 10 == send(log, 5)
