@@ -51,7 +51,7 @@ class ExternalBroker:
     def __init__(self, bootstrap_servers: str) -> None:
         self.bootstrap_servers = bootstrap_servers
         self._bootstrap = [_address(each) for each in bootstrap_servers.split(",")]
-        self._wires: dict[Address, _Wire] = {}
+        self._wires: dict[Address, Wire] = {}
         self._created: list[str] = []
 
     # -- life: not ours
@@ -169,7 +169,7 @@ class ExternalBroker:
                 offset = batch.next_offset
         return found
 
-    def _offset(self, wire: _Wire, topic: str, index: int, when: int) -> int:
+    def _offset(self, wire: Wire, topic: str, index: int, when: int) -> int:
         asked = ListOffsetsTopic(
             name=topic, partitions=[ListOffsetsPartition(partition_index=index, timestamp=when)]
         )
@@ -214,7 +214,7 @@ class ExternalBroker:
         ]
         return (self._wire(at[0]) if at else self._any_wire()).ask(request, version)
 
-    def _any_wire(self) -> _Wire:
+    def _any_wire(self) -> Wire:
         for at in self._bootstrap[:-1]:
             try:
                 return self._wire(at)
@@ -222,16 +222,16 @@ class ExternalBroker:
                 continue
         return self._wire(self._bootstrap[-1])
 
-    def _wire(self, at: Address) -> _Wire:
+    def _wire(self, at: Address) -> Wire:
         wire = self._wires.get(at)
         if wire is None or wire.ended():
             if wire is not None:
                 wire.close()
-            wire = self._wires[at] = _Wire(at)
+            wire = self._wires[at] = Wire(at)
         return wire
 
 
-class _Wire:
+class Wire:
     """One connection: a request, its answer, the next."""
 
     def __init__(self, at: Address) -> None:
@@ -248,9 +248,8 @@ class _Wire:
         """Send a request, wait for its answer."""
         self._number += 1
         try:
-            (frame,) = encode_request(request, version, self._number, CLIENT_ID)
-            assert isinstance(frame, bytes)  # as long as no request here carries records
-            self._sock.sendall(frame)
+            parts: list[Any] = encode_request(request, version, self._number, CLIENT_ID)
+            self._sock.sendall(b"".join(parts))
             size = int.from_bytes(self._take(4), "big")
             taken = self._take(size)
         except BaseException:
