@@ -67,6 +67,7 @@ class Plain:
     """A plain socket as a Stream."""
 
     __slots__ = ("_sock", "recv_into", "send_one")
+    piece_max = REGION_PIECE_MAX
     copies = False  # a memory map may be sent as it is: only the kernel reads it
 
     def __init__(self, sock: Any) -> None:
@@ -577,7 +578,7 @@ class Connection:
         if region.stale:
             # the log was truncated since the answer's header was made: these bytes may be of another history
             raise OSError("the answer's file was truncated before it was sent")
-        size = min(region.size, REGION_PIECE_MAX)
+        size = min(region.size, self._stream.piece_max)
         send = self._buffers.send
         try:
             if size >= REGION_MAP_MIN and not self._stream.copies:

@@ -6,9 +6,6 @@ import ssl
 
 from kbroker.seams import Buffer
 
-# Plaintext handed to OpenSSL in one go: larger pieces save calls, smaller ones save copies.
-SEND_BYTES_MAX = 256 << 10
-
 
 class TlsStream:
     """An SSLSocket whose handshake and records never block.
@@ -18,6 +15,7 @@ class TlsStream:
     """
 
     __slots__ = ("_established", "_retry", "_sock", "_wants_write")
+    piece_max = 256 << 10  # larger pieces save calls, smaller ones are read again less when the peer is slow
     copies = True  # OpenSSL reads the bytes in this process: a truncated memory map would kill it
 
     def __init__(self, sock: ssl.SSLSocket) -> None:
@@ -68,21 +66,19 @@ class TlsStream:
         """Encrypt and send what goes; bytes of `pieces` taken."""
         data = self._retry
         if data is None:
-            data = b"".join(pieces) if len(pieces) > 1 else bytes(pieces[0])
-            data = data[:SEND_BYTES_MAX] if len(data) > SEND_BYTES_MAX else data
+            data = b"".join(pieces) if len(pieces) > 1 else pieces[0]
         self._retry = None
         sent = 0
-        view = memoryview(data)
+        view = memoryview(data)[: self.piece_max]
         try:
-            while sent < len(data):
+            while sent < len(view):
                 sent += self._sock.send(view[sent:])
         except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
-            if not sent:
-                self._retry = data
-                raise BlockingIOError from None
-            # What OpenSSL refused must come again with the same length: it is the rest of what the caller has in
-            # front, so keep it as it is and tell what went.
+            # What OpenSSL refused must come again with the same bytes and length: it is the rest of what the caller has
+            # in front, so keep a copy and tell what went.
             self._retry = bytes(view[sent:])
+            if not sent:
+                raise BlockingIOError from None
         return sent
 
     def pending(self) -> bool:

@@ -129,13 +129,35 @@ def advertised(apis: Mapping[int, Api]) -> dict[int, tuple[int, int]]:
 
 
 class Peer:
-    """What the dispatcher knows of a connection's other end."""
+    """What is known of a connection's other end."""
 
-    __slots__ = ("client_bytes", "client_id", "lane", "lanes_lost", "listener", "lost", "principal")
+    __slots__ = (
+        "client_bytes",
+        "client_id",
+        "dispatcher",
+        "ip",
+        "lane",
+        "lanes_lost",
+        "listener",
+        "lost",
+        "principal",
+        "secured",
+    )
 
-    def __init__(self, listener: str, principal: str) -> None:
+    def __init__(
+        self,
+        listener: str,
+        principal: str,
+        *,
+        ip: str = "",
+        dispatcher: Dispatcher | None = None,
+        secured: bool = False,
+    ) -> None:
         self.listener = listener
         self.principal = principal
+        self.ip = ip
+        self.dispatcher = dispatcher
+        self.secured = secured  # by TLS
         self.client_bytes = b""  # the client id as it came in the latest request
         self.client_id: str | None = None
         self.lane: Lane | None = None  # where its next Produce probably goes

@@ -90,15 +90,6 @@ class Connections:
             sock, stream = secure(sock)
         self._per_ip[ip] += 1
 
-        def closed(connection: Connection, error: BaseException | None) -> None:
-            self._open.discard(connection)
-            self._per_ip[ip] -= 1
-            if not self._per_ip[ip]:
-                del self._per_ip[ip]
-            dispatcher.on_close(connection)
-            if error is not None:
-                self._tell_closed(connection, error, secure is not None)
-
         connection = Connection(
             sock,
             peer,
@@ -108,13 +99,26 @@ class Connections:
             buffers=self._buffers,
             frame_size_max=limits.frame_size_max,
             on_frame=dispatcher.on_frame,
-            on_close=closed,
+            on_close=self._closed,
             stream=stream,
         )
-        connection.context = Peer(listener, ANONYMOUS)
+        connection.context = Peer(
+            listener, ANONYMOUS, ip=ip, dispatcher=dispatcher, secured=secure is not None
+        )
         self._open.add(connection)
         if self._look is None and limits.idle_seconds > 0:
             self._look_later()
+
+    def _closed(self, connection: Connection, error: BaseException | None) -> None:
+        peer: Peer = connection.context
+        self._open.discard(connection)
+        self._per_ip[peer.ip] -= 1
+        if not self._per_ip[peer.ip]:
+            del self._per_ip[peer.ip]
+        if peer.dispatcher is not None:
+            peer.dispatcher.on_close(connection)
+        if error is not None:
+            self._tell_closed(connection, error, peer.secured)
 
     def _look_later(self) -> None:
         self._look = self._clock.call_at(
