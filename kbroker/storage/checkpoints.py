@@ -12,6 +12,9 @@ from uuid import UUID
 from kbroker.model import TopicPartition, uuid_of, uuid_text
 from kbroker.seams import Buffer, Disk, File
 
+EPOCHS_FILE = "leader-epoch-checkpoint"
+METADATA_FILE = "partition.metadata"
+
 _VERSION = "0"  # first line of every checkpoint
 
 
@@ -110,7 +113,7 @@ def partition_metadata(topic_id: UUID) -> bytes:
 def read_partition_metadata(disk: Disk, folder: str) -> UUID | None:
     """The topic id that a partition's folder belongs to; None when its file is missing or torn."""
     try:
-        raw = disk.read(f"{folder}/partition.metadata")
+        raw = disk.read(f"{folder}/{METADATA_FILE}")
         fields = dict(line.split(": ", 1) for line in raw.decode().splitlines() if line)
         return uuid_of(fields["topic_id"]) if fields.get("version") == "0" else None
     except (FileNotFoundError, KeyError, ValueError):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
-from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
@@ -16,15 +15,7 @@ from uuid import UUID
 from kbroker.errors import ErrorCode, KafkaError
 from kbroker.model import TopicPartition
 from kbroker.observe import logs
-from kbroker.storage import lookup, retention, scan
-from kbroker.storage.checkpoints import (
-    encode_epochs,
-    partition_metadata,
-    put_in_place,
-    read_epochs,
-    replace_file,
-    write_beside,
-)
+from kbroker.storage import cutting, flushing, lookup, opening, retention, rolling, saving, scan, trimming
 from kbroker.storage.epochs import EpochCache
 from kbroker.storage.producers import ProducerStates
 from kbroker.storage.segment import INT32_MAX, OFFSET_MAX, Segment
@@ -42,9 +33,6 @@ log = logs.get_logger("storage")
 # Batches up to this size are copied and written at the turn's end, all of a segment in one writev; copying a larger one
 # costs more than the call it saves.
 COPIED_BATCH_BYTES_MAX = 8 * 1024
-
-EPOCHS_FILE = "leader-epoch-checkpoint"
-METADATA_FILE = "partition.metadata"
 
 _base_of = attrgetter("base")
 
@@ -94,7 +82,11 @@ class Region:
 
 
 class PartitionLog:
-    """The log of one partition. One owner calls it; flushing happens in threads, with files only."""
+    """The log of one partition. One owner calls it; flushing happens in threads, with files only.
+
+    Appending and reading are here. What happens more rarely is in a file of its own, as functions of the log: `opening`,
+    `rolling`, `flushing`, `cutting` (at its end), `trimming` (at its start), `saving`.
+    """
 
     __slots__ = (
         "_active",
@@ -176,25 +168,8 @@ class PartitionLog:
         """Which leader epoch began where."""
         epochs = self._epochs
         if epochs is None:
-            epochs = self._epochs = self._load_epochs(OFFSET_MAX)
+            epochs = self._epochs = opening.load_epochs(self, OFFSET_MAX)
             self._last_epoch = epochs.last
-        return epochs
-
-    def _load_epochs(self, below: int) -> EpochCache:
-        """The epochs that begin below offset `below`: as the file has them, or from all batches when it is unfit."""
-        try:
-            pairs = read_epochs(self.directory.disk, f"{self.folder}/{EPOCHS_FILE}")
-        except ValueError as error:
-            log.warning("leader epochs read from the batches", partition=str(self.tp), why=str(error))
-            pairs = []
-        epochs = EpochCache(pairs)
-        if not pairs and self.segments and self.segments[0].base < below:
-            for segment in self.segments:
-                for batch in scan.walk_readable(segment.file, 0, segment.file.size):
-                    if batch.base < below and batch.epoch > epochs.last:
-                        epochs.assign(batch.epoch, batch.base)
-                        self._epochs_dirty = True
-        epochs.truncate_to(below)
         return epochs
 
     @property
@@ -217,33 +192,7 @@ class PartitionLog:
 
     def opened(self, found: Found, *, start: int, trusted: int) -> None:
         """Take over what recovery found on disk; offsets below `trusted` are known to be on it for good."""
-        directory = self.directory
-        self.segments = found.segments
-        self.size = sum(segment.size for segment in found.segments)
-        self.end = self.written = found.end
-        self.start = max(start, found.segments[0].base if found.segments else 0)
-        self.lost = found.lost
-        if found.checked:
-            epochs = self._epochs = self._load_epochs(min(trusted, found.end))
-            for epoch, offset in found.epochs:
-                if epoch > epochs.last:
-                    epochs.assign(epoch, offset)
-            self._last_epoch = epochs.last
-            self._epochs_dirty = True
-            _ = self.producers  # now, and not when a client waits for it: it may have to read much
-        if self.start > self.end:
-            self.restart_at(self.start)
-        self.flushed = max(self.start, min(trusted, self.end))
-        if not directory.fsync:
-            self.flushed = self.end
-        elif self.flushed < self.end:
-            # what is there may have survived in the page cache only: it counts when it has been synced
-            for segment in found.checked:
-                segment.dirty = True
-            self._dirty = list(found.checked)
-            self._sync_also([*found.written, directory.disk.open(f"{self.folder}/{METADATA_FILE}")])
-            self._names_dirty = self._folder_new = self.queued = True
-            directory.flusher.add(self)
+        opening.take_over(self, found, start=start, trusted=trusted)
 
     # -- appending
 
@@ -308,41 +257,7 @@ class PartitionLog:
             self.directory.turn.write(self)
 
     def _segment_for(self, size: int, last: int, timestamp: int, base: int) -> Segment:
-        """The segment that takes a batch; rolls when the last one is full or too old, as Kafka does."""
-        try:
-            segment = self._active
-            if segment is None:
-                segment = self._activate()
-            if (
-                segment is None
-                or last - segment.base > INT32_MAX
-                or (segment.size and self._is_full(segment, size))
-            ):
-                return self._roll(base)
-            if segment.size and self._age_ms(segment, timestamp) > self.config.segment_ms - segment.jitter_ms:
-                return self._roll(base)
-            return segment
-        except (OSError, scan.Damaged) as error:
-            raise self._take_back(error) from error
-
-    def _is_full(self, segment: Segment, size: int) -> bool:
-        return segment.full or segment.size + size > self.config.segment_bytes
-
-    def _age_ms(self, segment: Segment, timestamp: int) -> int:
-        """By record timestamps, from the first batch on; by the clock where batches have none."""
-        if segment.first_timestamp >= 0:
-            return timestamp - segment.first_timestamp
-        return self.directory.clock.wall_ms() - segment.created_ms if segment.created_ms else 0
-
-    def _activate(self) -> Segment | None:
-        """Load what appending needs. None when there is no segment yet."""
-        _ = self.epochs, self.producers
-        if not self.segments:
-            return None
-        segment = self.segments[-1]
-        segment.load()
-        self._active = segment
-        return segment
+        return rolling.segment_for(self, size, last, timestamp, base)
 
     def begin_epoch(self, epoch: int) -> None:
         """A leader begins: its epoch starts at the log's end, even before its first record."""
@@ -358,55 +273,7 @@ class PartitionLog:
 
     def roll(self) -> None:
         """Go on in a new segment, unless the last one is empty."""
-        try:
-            segment = self._active or self._activate()
-            if segment is not None and segment.size:
-                self._roll(self.end)
-        except (OSError, scan.Damaged) as error:
-            raise self._take_back(error) from error
-
-    def _roll(self, base: int) -> Segment:
-        """Close the last segment and make one that begins at `base`."""
-        directory = self.directory
-        old = self._active
-        if old is not None:
-            self._write_tail(old)
-            self._note_written()
-            if not old.size:  # nothing in it fits: its name says the wrong base
-                self.segments.pop().remove()
-                old = None
-        elif not self.segments:
-            self._make_folder()
-        segment = Segment(directory.disk, self.folder, base, 0, self.config)
-        segment.create(directory.clock.wall_ms())
-        segment.jitter_ms = directory.jitter_ms(self.config)
-        if old is not None:
-            self._sync_also(old.save(closing=True))
-            self._sync_also([self.snapshots.take(self.producers, base)])
-            self._cut_in_flight = True  # older snapshots went
-            directory.indexes.keep(old)
-        self.segments.append(segment)
-        self._active = segment
-        self._names_dirty = True
-        return segment
-
-    def _make_folder(self) -> None:
-        disk = self.directory.disk
-        self.directory.points.made_anew(self.tp)
-        if not disk.exists(self.folder):
-            disk.mkdir(self.folder)
-            self._folder_new = True
-        path = f"{self.folder}/{METADATA_FILE}"
-        if not disk.exists(path):
-            file = disk.open(path, create=True)
-            file.append([partition_metadata(self.topic_id)])
-            file.close()
-            self._sync_also([file])
-
-    def _sync_also(self, files: list[File]) -> None:
-        if self._files_to_sync is None:
-            self._files_to_sync = []
-        self._files_to_sync += files
+        rolling.roll(self)
 
     # -- writing
 
@@ -468,30 +335,7 @@ class PartitionLog:
         self.observer.log_cut(self.written, error)
 
     def _take_back(self, error: OSError | scan.Damaged) -> KafkaError:
-        """A write failed: what is not in the file was never appended. Returns what to tell whoever appended."""
-        self._tail = []
-        written = self.written
-        segment = self._active
-        if segment is not None and segment.size != segment.file.size:
-            self.size -= segment.size - segment.file.size
-            segment.size = segment.file.size
-            try:
-                segment.file.truncate(segment.size)  # the part that was written
-                segment.cut(written, segment.size)
-            except (OSError, scan.Damaged) as second:
-                self._active = None
-                segment.unload()
-                log.error("log not cut back", partition=str(self.tp), end=written, error=repr(second))
-                error = second
-        self.end = written
-        if self._epochs is not None and self._epochs.truncate_to(written):
-            self._last_epoch = self._epochs.last
-            self._epochs_dirty = True
-        if self._producers is not None:
-            self._producers.take_back()
-        answer = self.directory.write_failed(self, error)
-        self.observer.log_cut(written, answer)
-        return answer
+        return cutting.take_back(self, error)
 
     def _refuse(self) -> None:
         if self.broken is not None:
@@ -502,85 +346,19 @@ class PartitionLog:
 
     def flush_begins(self) -> list[Callable[[], object]]:
         """What to do in a thread so that all that is written now is on the disk. The order matters."""
-        directory = self.directory
-        self._flushing = self.written
-        files = self._take_unsynced()
-        self._in_flight = files
-        self._cut_in_flight = False
-        work: list[Callable[[], object]] = [file.sync for file in files]
-        if self._names_dirty:
-            self._names_dirty = False
-            work.append(partial(directory.disk.sync_dir, self.folder))
-        if self._folder_new:
-            self._folder_new = False
-            work.append(partial(directory.disk.sync_dir, directory.path))
-        return work
-
-    def _take_unsynced(self) -> list[File]:
-        files = [segment.file for segment in self._dirty]
-        for segment in self._dirty:
-            segment.dirty = False
-        self._dirty = []
-        return files + self._take_others()
-
-    def _take_others(self) -> list[File]:
-        """Files beside the `.log`s; older snapshots may be gone again."""
-        files, self._files_to_sync = self._files_to_sync or [], None
-        return [file for file in files if self.directory.disk.exists(file.path)]
+        return flushing.begin(self)
 
     def flush_ended(self) -> bool:
         """The flush went well. True when there is more to flush."""
-        self._in_flight = None
-        if self._flushing > self.flushed:  # lowered by a truncation meanwhile: the fsync vouches for no more
-            self.flushed = self._flushing
-            self.observer.log_moved()
-        self.queued = self.flushed < self.written or self._names_dirty
-        return self.queued
+        return flushing.ended(self)
 
     def flush_again(self) -> bool:
         """A file was missing: True when that is our doing, then everything not yet vouched for is synced again."""
-        self._in_flight = None
-        if not self._cut_in_flight:
-            return False
-        for number, segment in enumerate(self.segments, 1):
-            end = self.segments[number].base if number < len(self.segments) else self.written
-            if end > self.flushed and not segment.dirty:
-                segment.dirty = True
-                self._dirty.append(segment)
-        self._names_dirty = True
-        return True
+        return flushing.again(self)
 
     def flush_failed(self, error: BaseException) -> None:
-        """An fsync failed: nothing beyond `flushed` can be vouched for any more, in memory it never was."""
-        self.queued = False
-        self._in_flight = None
-        self._flushing = self.flushed
-        if self.flushed < self.end:
-            self._tail = []
-            self._dirty = []
-            self._producers = None
-            self._active = None
-            try:
-                self._hide_from(self.flushed)
-            except (OSError, scan.Damaged) as second:
-                self.broken = second
-            self._ends_at(self.flushed)
-            if self._epochs is not None:
-                self._epochs.truncate_to(self.end)
-                self._last_epoch = self._epochs.last
-            self.observer.log_cut(self.end, error)
-
-    def _hide_from(self, offset: int) -> None:
-        """Read no further than `offset`. The files are left alone: nothing is written to a failed directory."""
-        while len(self.segments) > 1 and self.segments[-1].base >= offset:
-            self.size -= self.segments.pop().size
-        last = self.segments[-1]
-        self.size -= last.size
-        last.unload()
-        last.size = last.file.size
-        _, last.size = last.boundary_of(offset)
-        last.unload()
-        self.size += last.size
+        """An fsync failed: nothing beyond `flushed` can be vouched for any more."""
+        flushing.fail(self, error)
 
     # -- cutting
 
@@ -589,149 +367,19 @@ class PartitionLog:
 
         A batch that begins below `offset` and ends beyond goes whole.
         """
-        if offset >= self.end:
-            return self.end
-        if offset < self.start or not self.segments:
-            self.restart_at(offset)
-            return self.end
-        try:
-            active = self._active or self._activate()
-            assert active is not None
-            self._write_tail(active)
-            self._note_written()
-            last = next(each for each in reversed(self.segments) if each.base <= offset)
-            end, position = last.boundary_of(offset)
-            if end < self.start:  # it starts in the middle of the batch that goes
-                self.restart_at(offset)
-                return self.end
-            self._cut(last, end, position)
-        except scan.Damaged as error:
-            raise self.damaged(error) from error
-        except OSError as error:
-            raise self._stop(error) from error
-        self.observer.log_moved()
-        return self.end
+        return cutting.truncate_to(self, offset)
 
     def restart_at(self, offset: int) -> None:
         """Drop everything and begin anew at `offset`: what a follower does whose leader's log starts beyond its own."""
-        try:
-            self._tail = []
-            self.directory.points.lower(self.tp, min(offset, self.start))
-            self.snapshots.truncate_to(-1)
-            self._drop_from(0)
-            self._producers, self._epochs = ProducerStates(), EpochCache([])
-            self._last_epoch, self._epochs_dirty = -1, True
-            self._active = None
-            self._ends_at(offset)
-            self.start = self.flushed = self._flushing = offset
-            self._roll(offset)
-            self.directory.points.move_start(self.tp, offset, self._start_moved)
-        except OSError as error:
-            raise self._stop(error) from error
-        self.observer.log_moved()
-
-    def _cut(self, last: Segment, end: int, position: int) -> None:
-        """Let the log end in segment `last` at offset `end`, file position `position`."""
-        segments, directory = self.segments, self.directory
-        # before anything is taken out: until the new end is on the disk, recovery must look at it
-        directory.points.lower(self.tp, end)
-        self.snapshots.truncate_to(end)
-        self._drop_from(segments.index(last) + 1)
-        if position < last.size:
-            self.size -= last.size - position
-            last.file.truncate(position)
-            if directory.fsync:
-                last.file.sync()  # new bytes behind an old length would show, after a crash, as a longer old log
-            last.cut(end, position)
-        directory.indexes.forget(last)
-        self._active = last
-        self._ends_at(end)
-        if self.epochs.truncate_to(end):
-            self._last_epoch = self.epochs.last
-            self._epochs_dirty = True
-        if self._producers is not None and self._producers.producers:
-            self._producers = self.snapshots.load(segments, end)
-
-    def _drop_from(self, first: int) -> None:
-        """Remove the segments from number `first` on, the last one first."""
-        gone = self.segments[first:]
-        for segment in reversed(gone):
-            self.size -= segment.size
-            self.directory.indexes.forget(segment)
-            segment.remove()
-        del self.segments[first:]
-        self._dirty = [segment for segment in self._dirty if segment not in gone]
-        if gone and self.directory.fsync:
-            self.directory.disk.sync_dir(self.folder)
-
-    def _ends_at(self, end: int) -> None:
-        self.truncations += 1
-        self._cut_in_flight = True
-        self.end = self.written = end
-        self.flushed = min(self.flushed, end)
-        self._flushing = min(self._flushing, end)
-
-    def _stop(self, error: OSError) -> KafkaError:
-        """A cut failed half-way: memory and disk no longer agree."""
-        self.broken = error
-        return self.directory.write_failed(self, error)
+        cutting.restart_at(self, offset)
 
     def delete_before(self, offset: int, done: Callable[[BaseException | None], None]) -> None:
         """Move the log's start up to `offset`. Readers see it at once; `done` once it is on the disk."""
-        assert offset <= self.flushed, f"{self.tp}: {offset} is beyond {self.flushed}"
-        self.start = max(self.start, offset)
-        self.directory.points.move_start(self.tp, self.start, partial(self._start_moved, done=done))
+        trimming.delete_before(self, offset, done)
 
     def retain(self, now_ms: int, high_watermark: int) -> int:
         """Delete the oldest segments as the topic's config says. Returns how many are on their way out."""
-        if self._producers is not None:
-            self._producers.expire(now_ms - self.directory.producer_expiration_ms)
-        if self.broken is not None or (self.directory.refusing and self.directory.failed is not None):
-            return 0
-        try:
-            count = retention.deletable(self, now_ms, high_watermark)
-            if count and count == len(self.segments):
-                self.roll()  # never all: the end must stay known
-        except scan.Damaged as error:
-            self.damaged(error)
-            return 0
-        if count:
-            self.start = max(self.start, self.segments[count].base)
-            self.directory.points.move_start(self.tp, self.start, self._start_moved)
-        return count
-
-    def _start_moved(
-        self, error: BaseException | None, done: Callable[[BaseException | None], None] | None = None
-    ) -> None:
-        """The start is on the disk: the segments below it may go. A crash in between leaves no hole that is read."""
-        if error is None and not self.deleted:
-            try:
-                self._drop_below_start()
-            except OSError as failed:
-                log.warning("segments not deleted", partition=str(self.tp), error=str(failed))
-        elif error is not None:
-            log.error("log start not saved", partition=str(self.tp), start=self.start, error=str(error))
-        if done is not None:
-            done(error)
-
-    def _drop_below_start(self) -> None:
-        segments = self.segments
-        count = retention.below(segments, self.start)
-        if not count:
-            return
-        paths = []
-        for segment in segments[:count]:
-            self.size -= segment.size
-            self.directory.indexes.forget(segment)
-            paths += segment.mark_deleted()
-        gone = segments[:count]
-        del segments[:count]
-        self._dirty = [segment for segment in self._dirty if segment not in gone]
-        self._cut_in_flight = True
-        log.info("segments deleted", partition=str(self.tp), segments=count, start=self.start)
-        self.directory.remove_later(paths, self.config.file_delete_delay_ms)
-        if self.epochs.delete_before(self.start):
-            self._epochs_dirty = True
+        return trimming.retain(self, now_ms, high_watermark)
 
     # -- saving what recovery would otherwise have to find out
 
@@ -746,74 +394,21 @@ class PartitionLog:
     def save(self) -> tuple[int, list[File]]:
         """Write indexes and epochs; returns the recovery point that holds once the returned files are synced.
 
-        `saved` follows then. A log that did not move since the last time gives its memory back.
+        `saved` or `not_saved` follows then.
         """
-        files: list[File] = []
-        point = self.flushed
-        segment = self._active
-        if (
-            not self.directory.fsync
-        ):  # nothing is synced but here: closed segments, as Kafka does it when it rolls
-            closed = [each for each in self._dirty if each is not self.segments[-1]]
-            files += [each.file for each in closed]
-            self._dirty = [each for each in self._dirty if each not in closed]
-            for each in closed:
-                each.dirty = False
-            files += self._take_others()
-            point = max(self.start, self.segments[-1].base) if self.segments else self.start
-        if segment is not None:
-            files += segment.save()
-            if point == self.end == self._point() and not self._tail:
-                segment.unload()
-                self._active = None
-        if self._epochs_dirty and self._epochs is not None and self.segments:
-            self._epochs_dirty, self._epochs_saving = False, True
-            path = f"{self.folder}/{EPOCHS_FILE}"
-            files.append(write_beside(self.directory.disk, path, encode_epochs(self._epochs.pairs)))
-        return point, files
+        return saving.save(self)
 
     def saved(self) -> bool:
         """What `save` wrote is synced. True when the folder must be."""
-        if not self._epochs_saving:
-            return False
-        self._epochs_saving = False
-        put_in_place(self.directory.disk, f"{self.folder}/{EPOCHS_FILE}")
-        return True
+        return saving.saved(self)
 
     def not_saved(self) -> None:
         """What `save` wrote is not to be relied on."""
-        if self._epochs_saving:
-            self._epochs_saving = False
-            self._epochs_dirty = True
+        saving.not_saved(self)
 
     def close(self) -> None:
         """A clean stop: everything written, synced, saved. What fails fails the directory."""
-        directory = self.directory
-        if self.broken is not None or not self.segments:
-            return
-        if self._tail and self._active is not None:
-            self._write_tail(self._active)
-            self._note_written()
-        files = self._in_flight or []
-        files += self._take_unsynced()
-        if self._active is not None:
-            files += self._active.save()
-        if self._producers is not None and self.snapshots.offsets[-1:] != [self.end]:
-            files.append(self.snapshots.take(self._producers, self.end))
-            self._names_dirty = True
-        if self._epochs_dirty:
-            path = f"{self.folder}/{EPOCHS_FILE}"
-            replace_file(directory.disk, path, encode_epochs(self.epochs.pairs), fsync=directory.fsync)
-            self._epochs_dirty = False
-        if directory.fsync:
-            for file in files:
-                if directory.disk.exists(file.path):  # older snapshots may be gone again
-                    file.sync()
-            if self._names_dirty or files:
-                directory.disk.sync_dir(self.folder)
-            if self._folder_new:
-                directory.disk.sync_dir(directory.path)
-        self.flushed = self.written
+        saving.close(self)
 
     def release(self) -> None:
         """Give descriptors and maps back."""

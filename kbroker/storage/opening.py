@@ -1,0 +1,65 @@
+"""Opening a log: takes over what recovery found, or has to sync it first; loads the epochs. Knows no leaders."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kbroker.observe import logs
+from kbroker.storage import flushing, scan
+from kbroker.storage.checkpoints import EPOCHS_FILE, METADATA_FILE, read_epochs
+from kbroker.storage.epochs import EpochCache
+
+if TYPE_CHECKING:
+    from kbroker.storage.log import PartitionLog
+    from kbroker.storage.recovery import Found
+
+logger = logs.get_logger("storage")
+
+
+def load_epochs(log: PartitionLog, below: int) -> EpochCache:
+    """The epochs that begin below offset `below`: as the file has them, or from all batches when it is unfit."""
+    try:
+        pairs = read_epochs(log.directory.disk, f"{log.folder}/{EPOCHS_FILE}")
+    except ValueError as error:
+        logger.warning("leader epochs read from the batches", partition=str(log.tp), why=str(error))
+        pairs = []
+    epochs = EpochCache(pairs)
+    if not pairs and log.segments and log.segments[0].base < below:
+        for segment in log.segments:
+            for batch in scan.walk_readable(segment.file, 0, segment.file.size):
+                if batch.base < below and batch.epoch > epochs.last:
+                    epochs.assign(batch.epoch, batch.base)
+                    log._epochs_dirty = True
+    epochs.truncate_to(below)
+    return epochs
+
+
+def take_over(log: PartitionLog, found: Found, *, start: int, trusted: int) -> None:
+    """Take over what recovery found on disk; offsets below `trusted` are known to be on it for good."""
+    directory = log.directory
+    log.segments = found.segments
+    log.size = sum(segment.size for segment in found.segments)
+    log.end = log.written = found.end
+    log.start = max(start, found.segments[0].base if found.segments else 0)
+    log.lost = found.lost
+    if found.checked:
+        epochs = log._epochs = load_epochs(log, min(trusted, found.end))
+        for epoch, offset in found.epochs:
+            if epoch > epochs.last:
+                epochs.assign(epoch, offset)
+        log._last_epoch = epochs.last
+        log._epochs_dirty = True
+        _ = log.producers  # now, and not when a client waits for it: it may have to read much
+    if log.start > log.end:
+        log.restart_at(log.start)
+    log.flushed = max(log.start, min(trusted, log.end))
+    if not directory.fsync:
+        log.flushed = log.end
+    elif log.flushed < log.end:
+        # what is there may have survived in the page cache only: it counts when it has been synced
+        for segment in found.checked:
+            segment.dirty = True
+        log._dirty = list(found.checked)
+        flushing.sync_also(log, [*found.written, directory.disk.open(f"{log.folder}/{METADATA_FILE}")])
+        log._names_dirty = log._folder_new = log.queued = True
+        directory.flusher.add(log)

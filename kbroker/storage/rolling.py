@@ -1,0 +1,103 @@
+"""When a log goes on in a new segment, as Kafka does it, and how that is made. Syncs nothing itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kbroker.storage import flushing, scan
+from kbroker.storage.checkpoints import METADATA_FILE, partition_metadata
+from kbroker.storage.segment import INT32_MAX, Segment
+
+if TYPE_CHECKING:
+    from kbroker.storage.log import PartitionLog
+
+
+def segment_for(log: PartitionLog, size: int, last: int, timestamp: int, base: int) -> Segment:
+    """The segment that takes a batch; rolls when the last one is full or too old, as Kafka does."""
+    try:
+        segment = log._active
+        if segment is None:
+            segment = activate(log)
+        if (
+            segment is None
+            or last - segment.base > INT32_MAX
+            or (segment.size and _is_full(log, segment, size))
+        ):
+            return roll_at(log, base)
+        if segment.size and _age_ms(log, segment, timestamp) > log.config.segment_ms - segment.jitter_ms:
+            return roll_at(log, base)
+        return segment
+    except (OSError, scan.Damaged) as error:
+        raise log._take_back(error) from error
+
+
+def _is_full(log: PartitionLog, segment: Segment, size: int) -> bool:
+    return segment.full or segment.size + size > log.config.segment_bytes
+
+
+def _age_ms(log: PartitionLog, segment: Segment, timestamp: int) -> int:
+    """By record timestamps, from the first batch on; by the clock where batches have none."""
+    if segment.first_timestamp >= 0:
+        return timestamp - segment.first_timestamp
+    return log.directory.clock.wall_ms() - segment.created_ms if segment.created_ms else 0
+
+
+def activate(log: PartitionLog) -> Segment | None:
+    """Load what appending needs. None when there is no segment yet."""
+    _ = log.epochs, log.producers
+    if not log.segments:
+        return None
+    segment = log.segments[-1]
+    segment.load()
+    log._active = segment
+    return segment
+
+
+def roll(log: PartitionLog) -> None:
+    """Go on in a new segment, unless the last one is empty."""
+    try:
+        segment = log._active or activate(log)
+        if segment is not None and segment.size:
+            roll_at(log, log.end)
+    except (OSError, scan.Damaged) as error:
+        raise log._take_back(error) from error
+
+
+def roll_at(log: PartitionLog, base: int) -> Segment:
+    """Close the last segment and make one that begins at `base`."""
+    directory = log.directory
+    old = log._active
+    if old is not None:
+        log._write_tail(old)
+        log._note_written()
+        if not old.size:  # nothing in it fits: its name says the wrong base
+            log.segments.pop().remove()
+            old = None
+    elif not log.segments:
+        _make_folder(log)
+    segment = Segment(directory.disk, log.folder, base, 0, log.config)
+    segment.create(directory.clock.wall_ms())
+    segment.jitter_ms = directory.jitter_ms(log.config)
+    if old is not None:
+        flushing.sync_also(log, old.save(closing=True))
+        flushing.sync_also(log, [log.snapshots.take(log.producers, base)])
+        log._cut_in_flight = True  # older snapshots went
+        directory.indexes.keep(old)
+    log.segments.append(segment)
+    log._active = segment
+    log._names_dirty = True
+    return segment
+
+
+def _make_folder(log: PartitionLog) -> None:
+    disk = log.directory.disk
+    log.directory.points.made_anew(log.tp)
+    if not disk.exists(log.folder):
+        disk.mkdir(log.folder)
+        log._folder_new = True
+    path = f"{log.folder}/{METADATA_FILE}"
+    if not disk.exists(path):
+        file = disk.open(path, create=True)
+        file.append([partition_metadata(log.topic_id)])
+        file.close()
+        flushing.sync_also(log, [file])

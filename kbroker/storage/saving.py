@@ -1,0 +1,86 @@
+"""Saving what recovery would otherwise have to find out: indexes, epochs, snapshots; and the clean stop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kbroker.storage import flushing
+from kbroker.storage.checkpoints import EPOCHS_FILE, encode_epochs, put_in_place, replace_file, write_beside
+
+if TYPE_CHECKING:
+    from kbroker.seams import File
+    from kbroker.storage.log import PartitionLog
+
+
+def save(log: PartitionLog) -> tuple[int, list[File]]:
+    """Write indexes and epochs; returns the recovery point that holds once the returned files are synced.
+
+    `saved` follows then. A log that did not move since the last time gives its memory back.
+    """
+    files: list[File] = []
+    point = log.flushed
+    segment = log._active
+    if not log.directory.fsync:  # nothing is synced but here: closed segments, as Kafka does it when it rolls
+        closed = [each for each in log._dirty if each is not log.segments[-1]]
+        files += [each.file for each in closed]
+        log._dirty = [each for each in log._dirty if each not in closed]
+        for each in closed:
+            each.dirty = False
+        files += flushing.take_others(log)
+        point = max(log.start, log.segments[-1].base) if log.segments else log.start
+    if segment is not None:
+        files += segment.save()
+        if point == log.end == log._point() and not log._tail:
+            segment.unload()
+            log._active = None
+    if log._epochs_dirty and log._epochs is not None and log.segments:
+        log._epochs_dirty, log._epochs_saving = False, True
+        path = f"{log.folder}/{EPOCHS_FILE}"
+        files.append(write_beside(log.directory.disk, path, encode_epochs(log._epochs.pairs)))
+    return point, files
+
+
+def saved(log: PartitionLog) -> bool:
+    """What `save` wrote is synced. True when the folder must be."""
+    if not log._epochs_saving:
+        return False
+    log._epochs_saving = False
+    put_in_place(log.directory.disk, f"{log.folder}/{EPOCHS_FILE}")
+    return True
+
+
+def not_saved(log: PartitionLog) -> None:
+    """What `save` wrote is not to be relied on."""
+    if log._epochs_saving:
+        log._epochs_saving = False
+        log._epochs_dirty = True
+
+
+def close(log: PartitionLog) -> None:
+    """A clean stop: everything written, synced, saved. What fails fails the directory."""
+    directory = log.directory
+    if log.broken is not None or not log.segments:
+        return
+    if log._tail and log._active is not None:
+        log._write_tail(log._active)
+        log._note_written()
+    files = log._in_flight or []
+    files += flushing.take_unsynced(log)
+    if log._active is not None:
+        files += log._active.save()
+    if log._producers is not None and log.snapshots.offsets[-1:] != [log.end]:
+        files.append(log.snapshots.take(log._producers, log.end))
+        log._names_dirty = True
+    if log._epochs_dirty:
+        path = f"{log.folder}/{EPOCHS_FILE}"
+        replace_file(directory.disk, path, encode_epochs(log.epochs.pairs), fsync=directory.fsync)
+        log._epochs_dirty = False
+    if directory.fsync:
+        for file in files:
+            if directory.disk.exists(file.path):  # older snapshots may be gone again
+                file.sync()
+        if log._names_dirty or files:
+            directory.disk.sync_dir(log.folder)
+        if log._folder_new:
+            directory.disk.sync_dir(directory.path)
+    log.flushed = log.written

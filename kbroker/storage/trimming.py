@@ -1,0 +1,76 @@
+"""Letting a log's oldest segments go: by config, or because records were deleted. The new start is durable first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from kbroker.observe import logs
+from kbroker.storage import retention, scan
+
+if TYPE_CHECKING:
+    from kbroker.storage.log import PartitionLog
+
+logger = logs.get_logger("storage")
+
+
+def delete_before(log: PartitionLog, offset: int, done: Callable[[BaseException | None], None]) -> None:
+    """Move the log's start up to `offset`. Readers see it at once; `done` once it is on the disk."""
+    assert offset <= log.flushed, f"{log.tp}: {offset} is beyond {log.flushed}"
+    log.start = max(log.start, offset)
+    log.directory.points.move_start(log.tp, log.start, partial(start_moved, log, done=done))
+
+
+def retain(log: PartitionLog, now_ms: int, high_watermark: int) -> int:
+    """Delete the oldest segments as the topic's config says. Returns how many are on their way out."""
+    if log._producers is not None:
+        log._producers.expire(now_ms - log.directory.producer_expiration_ms)
+    if log.broken is not None or (log.directory.refusing and log.directory.failed is not None):
+        return 0
+    try:
+        count = retention.deletable(log, now_ms, high_watermark)
+        if count and count == len(log.segments):
+            log.roll()  # never all: the end must stay known
+    except scan.Damaged as error:
+        log.damaged(error)
+        return 0
+    if count:
+        log.start = max(log.start, log.segments[count].base)
+        log.directory.points.move_start(log.tp, log.start, partial(start_moved, log))
+    return count
+
+
+def start_moved(
+    log: PartitionLog, error: BaseException | None, done: Callable[[BaseException | None], None] | None = None
+) -> None:
+    """The start is on the disk: the segments below it may go. A crash in between leaves no hole that is read."""
+    if error is None and not log.deleted:
+        try:
+            _drop_below_start(log)
+        except OSError as failed:
+            logger.warning("segments not deleted", partition=str(log.tp), error=str(failed))
+    elif error is not None:
+        logger.error("log start not saved", partition=str(log.tp), start=log.start, error=str(error))
+    if done is not None:
+        done(error)
+
+
+def _drop_below_start(log: PartitionLog) -> None:
+    segments = log.segments
+    count = retention.below(segments, log.start)
+    if not count:
+        return
+    paths = []
+    for segment in segments[:count]:
+        log.size -= segment.size
+        log.directory.indexes.forget(segment)
+        paths += segment.mark_deleted()
+    gone = segments[:count]
+    del segments[:count]
+    log._dirty = [segment for segment in log._dirty if segment not in gone]
+    log._cut_in_flight = True
+    logger.info("segments deleted", partition=str(log.tp), segments=count, start=log.start)
+    log.directory.remove_later(paths, log.config.file_delete_delay_ms)
+    if log.epochs.delete_before(log.start):
+        log._epochs_dirty = True
