@@ -132,7 +132,7 @@ def spoiled() -> dict[str, bytes | None]:
 
 def without_times(answer: bytes) -> bytes:
     """Error messages name the bounds of that moment."""
-    return re.sub(rb"\d{13}", b"", answer)
+    return re.sub(rb"\d{13,}", b"", answer)
 
 
 def batch_of_the_future() -> bytes:
@@ -149,9 +149,11 @@ def test_a_lane_refuses_what_the_common_way_refuses(broker: Broker, client: Clie
     fresh = Client(broker, 9, client._topic)
     fresh.send(fresh.frame(records))
 
-    assert without_times(fresh.answer()) == without_times(laned)
-    assert (0, 1) == client.produce(batch())
+    common = fresh.answer()
     fresh.close()
+
+    assert without_times(common) == without_times(laned)
+    assert (0, 1) == client.produce(batch())
 
 
 def test_a_connection_may_change_partition_at_any_request(client: Client):
