@@ -390,8 +390,8 @@ def run(settings: Settings, on_ready: Callable[[str], None]) -> None:
         stopping = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
-        for name in settings.ignored:
-            log.info("option has no effect here", option=name)
+        if settings.ignored:
+            log.info("options without effect here", options=",".join(settings.ignored))
         await node.start()
         on_ready(f"{_shown(node.endpoints)}, data in {settings.log_dir}")
         await stopping.wait()

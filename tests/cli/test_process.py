@@ -17,6 +17,37 @@ from kbroker import __version__
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 60
 
+# The options of config/server.properties in Kafka 4.3's distribution, with their values there.
+KAFKAS_OWN = """
+process.roles=broker,controller
+node.id=1
+controller.quorum.bootstrap.servers=localhost:9093
+listeners=PLAINTEXT://:9092,CONTROLLER://:9093
+inter.broker.listener.name=PLAINTEXT
+advertised.listeners=PLAINTEXT://localhost:9092,CONTROLLER://localhost:9093
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT,SASL_SSL:SASL_SSL
+num.network.threads=3
+num.io.threads=8
+socket.send.buffer.bytes=102400
+socket.receive.buffer.bytes=102400
+socket.request.max.bytes=104857600
+log.dirs=/tmp/kraft-combined-logs
+num.partitions=1
+num.recovery.threads.per.data.dir=1
+offsets.topic.replication.factor=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+#log.flush.interval.messages=10000
+#log.flush.interval.ms=1000
+log.retention.hours=168
+#log.retention.bytes=1073741824
+log.segment.bytes=1073741824
+log.retention.check.interval.ms=300000
+"""
+
 
 @pytest.fixture
 def process(tmp_path):
@@ -103,3 +134,33 @@ def wait_for_port(broker, port):
         except ConnectionRefusedError:
             time.sleep(0.01)
     raise AssertionError(f"nobody listens on {port}: {broker.stderr.read()}")
+
+
+def test_kafkas_own_server_properties_start_it_and_one_line_names_what_has_no_effect(process, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    file = tmp_path / "server.properties"
+    file.write_text(KAFKAS_OWN.replace(":9092", f":{port}"))
+
+    broker = process("--config", file, "--insecure")
+    line = broker.stdout.readline()
+    broker.send_signal(signal.SIGTERM)
+    _, err = broker.communicate(timeout=LIMIT_S)
+
+    assert f" serving on 0.0.0.0:{port}, data in {tmp_path}/data" in line, err
+    assert 0 == broker.returncode
+    (said,) = [line for line in err.splitlines() if "without effect" in line]
+    named = set(said.rpartition("options=")[2].strip('"').split(","))
+    assert {"process.roles", "num.io.threads", "controller.quorum.bootstrap.servers"} <= named
+    assert not {"node.id", "listeners", "num.partitions", "log.retention.hours", "log.dirs"} & named
+
+
+def test_kafkas_own_server_properties_need_a_word_to_listen_anywhere(process, tmp_path):
+    file = tmp_path / "server.properties"
+    file.write_text(KAFKAS_OWN)
+
+    broker = process("--config", file)
+    _, err = broker.communicate(timeout=LIMIT_S)
+
+    assert 1 == broker.returncode
+    assert "--insecure" in err
