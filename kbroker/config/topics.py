@@ -132,16 +132,16 @@ class TopicConfig:
     compression_gzip_level: int = option(
         "compression.gzip.level", INT, -1, at_least=1, at_most=9, also=-1,
         falls_back_to=[("compression.gzip.level", 1)],
-        doc="Level of compression when compression.type is gzip. Has no effect here: it is the default one.",
+        doc="Level of compression where the broker compresses, because compression.type is gzip and the batch is not.",
     )  # fmt: skip
     compression_lz4_level: int = option(
         "compression.lz4.level", INT, 9, at_least=1, at_most=17, falls_back_to=[("compression.lz4.level", 1)],
-        doc="Level of compression when compression.type is lz4. Has no effect here: it is the default one.",
+        doc="Level of compression where the broker compresses, because compression.type is lz4 and the batch is not.",
     )  # fmt: skip
     compression_zstd_level: int = option(
         "compression.zstd.level", INT, 3, at_least=-131072, at_most=22,
         falls_back_to=[("compression.zstd.level", 1)],
-        doc="Level of compression when compression.type is zstd. Has no effect here: it is the default one.",
+        doc="Level of compression where the broker compresses, because compression.type is zstd and the batch is not.",
     )  # fmt: skip
     preallocate: bool = option(
         "preallocate", BOOLEAN, False, falls_back_to=[("log.preallocate", 1)],

@@ -44,22 +44,29 @@ class _Overflow(Exception):
     """The bytes decompress to more than the buffer holds."""
 
 
-def compress(codec: int, data: Buffer) -> bytes:
-    """`data` as Kafka's clients would send it: snappy in Java's framing, lz4 and zstd as one frame."""
+LZ4_DEFAULT_LEVEL = 9
+
+
+def compress(codec: int, data: Buffer, level: int | None = None) -> bytes:
+    """`data` as Kafka's clients would send it: snappy in Java's framing, lz4 and zstd as one frame.
+
+    `level` as in `compression.<codec>.level`; None is the codec's default. lz4's 9 means fast, as in Kafka.
+    """
     if codec == NONE:
         return bytes(data)
     if codec == GZIP:
-        deflate = zlib.compressobj(wbits=31)
+        deflate = zlib.compressobj(-1 if level is None else level, wbits=31)
         return deflate.compress(data) + deflate.flush()
     if codec == SNAPPY:
         return _compress_xerial(memoryview(data))
     if codec == LZ4:
         # Kafka's Java clients read frames of independent blocks only (KIP-57).
-        lz4 = cramjam.lz4.Compressor(level=1, content_checksum=False, block_linked=False)
+        fast = level is None or level == LZ4_DEFAULT_LEVEL
+        lz4 = cramjam.lz4.Compressor(level=1 if fast else level, content_checksum=False, block_linked=False)
         lz4.compress(bytes(data))
         return bytes(lz4.finish())
     if codec == ZSTD:
-        return bytes(cramjam.zstd.compress(data))
+        return bytes(cramjam.zstd.compress(data, level=level))
     raise KafkaError(ErrorCode.INVALID_RECORD, f"unknown compression codec {codec}")
 
 

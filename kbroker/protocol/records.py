@@ -374,16 +374,20 @@ def build_batch(
 
 
 def recompress(
-    batch: RecordBatch, codec: int, *, decompressed_max: int = compression.DECOMPRESSED_BYTES_MAX
+    batch: RecordBatch,
+    codec: int,
+    *,
+    level: int | None = None,
+    decompressed_max: int = compression.DECOMPRESSED_BYTES_MAX,
 ) -> bytes:
     """The same batch under another codec (the topic's `compression.type`): header kept, CRC made again."""
     covered = bytearray(batch.view[CRC_START:HEADER_BYTES])
     _ATTRIBUTES_AT.pack_into(covered, 0, batch.attributes & ~CODEC_MASK | codec)
     if batch.codec == compression.NONE:
-        covered += compression.compress(codec, batch.records)
+        covered += compression.compress(codec, batch.records, level)
     else:
         with compression.decompressed(batch.codec, batch.records, decompressed_max) as plain:
-            covered += compression.compress(codec, plain)
+            covered += compression.compress(codec, plain, level)
     return _seal(batch.base_offset, batch.epoch, bytes(covered))
 
 

@@ -71,7 +71,12 @@ def _recompressed(batch: RecordBatch, config: TopicConfig, decompressed_max: int
     codec = CODECS[config.compression_type]
     if batch.attributes & CODEC_MASK == codec:
         return batch
-    again = recompress(batch, codec, decompressed_max=decompressed_max)
+    levels = {
+        compression.GZIP: config.compression_gzip_level,
+        compression.LZ4: config.compression_lz4_level,
+        compression.ZSTD: config.compression_zstd_level,
+    }
+    again = recompress(batch, codec, level=levels.get(codec), decompressed_max=decompressed_max)
     return RecordBatch(memoryview(bytearray(again)))
 
 
