@@ -132,15 +132,15 @@ class BrokerOptions:
     )  # fmt: skip
     compression_gzip_level: int = option(
         "compression.gzip.level", INT, -1, at_least=1, at_most=9, also=-1, dynamic=CLUSTER_WIDE,
-        doc="Level of compression when compression.type is gzip. Has no effect here: it is the default one.",
+        doc="Level of compression when compression.type is gzip.",
     )  # fmt: skip
     compression_lz4_level: int = option(
         "compression.lz4.level", INT, 9, at_least=1, at_most=17, dynamic=CLUSTER_WIDE,
-        doc="Level of compression when compression.type is lz4. Has no effect here: it is the default one.",
+        doc="Level of compression when compression.type is lz4.",
     )  # fmt: skip
     compression_zstd_level: int = option(
         "compression.zstd.level", INT, 3, at_least=-131072, at_most=22, dynamic=CLUSTER_WIDE,
-        doc="Level of compression when compression.type is zstd. Has no effect here: it is the default one.",
+        doc="Level of compression when compression.type is zstd.",
     )  # fmt: skip
 
     # Log: defaults of topics
