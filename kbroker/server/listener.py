@@ -87,7 +87,11 @@ class Connections:
             return sock.close()  # type: ignore[no-any-return]
         stream = None
         if secure is not None:
-            sock, stream = secure(sock)
+            try:
+                sock, stream = secure(sock)
+            except (OSError, ValueError) as error:  # the client went before we looked at it: Python asks the socket
+                self._tell("connection closed: TLS", peer, str(error))
+                return sock.close()  # type: ignore[no-any-return]
         self._per_ip[ip] += 1
 
         connection = Connection(

@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import gc
+import logging
+from types import SimpleNamespace
+
+import pytest
+
+from kbroker.errors import ProtocolError
+from kbroker.net.buffers import Budget, Buffers
+from kbroker.net.connection import Connection, Slot
+from kbroker.server import listener as module
+from kbroker.server.listener import Connections, Limits
+from kbroker.turn import Turn
+from tests.support.fake_net import FakeNet, FakeSocket, frame
+from tests.support.storage import ManualClock, ManualThreads
+
+IDLE_SECONDS = 600.0
+
+
+class House:
+    """Connections on fake sockets and a clock that stands still."""
+
+    def __init__(self, *, connections_max: int = 1000, per_ip_max: int = 1000) -> None:
+        self.clock = ManualClock()
+        self.turn = Turn()
+        self.net = FakeNet()
+        self.answer: object = None
+        self.dispatcher = SimpleNamespace(on_frame=self._on_frame, on_close=lambda connection: None)
+        self.connections = Connections(
+            Limits(
+                connections_max=connections_max,
+                per_ip_max=per_ip_max,
+                frame_size_max=1000,
+                idle_seconds=IDLE_SECONDS,
+            ),
+            net=self.net,
+            turn=self.turn,
+            threads=ManualThreads(),
+            buffers=Buffers(Budget(-1)),
+            clock=self.clock,
+        )
+
+    def _on_frame(self, connection: Connection, view: memoryview, start: int, end: int) -> None:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        if self.answer is not None:
+            connection.put(self.answer)
+
+    def connect(self, ip: str = "10.0.0.1", port: int = 1234, secure: object = None) -> FakeSocket:
+        sock = FakeSocket()
+        self.connections.add(sock, (ip, port), "PLAINTEXT", self.dispatcher, secure)
+        return sock
+
+    def arrive(self, sock: FakeSocket, data: bytes | BaseException) -> None:
+        sock.arrive(data)
+        self.net.watched[sock][0]()
+        self.turn.run()
+
+    def pass_time(self, seconds: float) -> None:
+        for _ in range(int(seconds / 10)):
+            self.clock.advance(10_000)
+
+
+# -- limits
+
+
+def test_connections_beyond_the_maximum_are_closed_at_once():
+    house = House(connections_max=2)
+
+    sockets = [house.connect(ip) for ip in ("10.0.0.1", "10.0.0.2", "10.0.0.3")]
+
+    assert [False, False, True] == [sock.closed for sock in sockets]
+    assert 2 == len(house.connections)
+
+
+def test_one_address_has_a_maximum_of_its_own_and_gets_room_again():
+    house = House(per_ip_max=2)
+    first, second, third = (house.connect() for _ in range(3))
+    assert [False, False, True] == [first.closed, second.closed, third.closed]
+    assert not house.connect("10.0.0.2").closed
+
+    house.arrive(first, b"")
+
+    assert not house.connect().closed
+    assert house.connect().closed
+
+
+def test_a_thousand_connections_that_ended_leave_nothing():
+    house = House()
+    before = alive()
+    sockets = [house.connect(f"10.0.{n // 250}.{n % 250}") for n in range(1000)]
+    assert before + 1000 == alive()
+
+    for sock in sockets:
+        house.arrive(sock, b"")
+
+    assert 0 == len(house.connections)
+    assert {} == house.net.watched
+    assert not house.connections._per_ip
+    assert before == alive()
+
+
+def alive() -> int:
+    """Connections that somebody still holds."""
+    gc.collect()
+    return sum(type(found) is Connection for found in gc.get_objects())
+
+
+def test_closing_all_closes_all():
+    house = House()
+    sockets = [house.connect() for _ in range(5)]
+
+    house.connections.close_all()
+
+    assert all(sock.closed for sock in sockets)
+    assert [] == house.clock.timers
+
+
+def test_a_socket_that_cannot_be_secured_is_closed_and_harms_nobody():
+    """The client is gone before the broker wraps its socket: Python asks for the peer's name, and there is none."""
+    house = House()
+
+    def secure(sock: object) -> None:
+        raise OSError(107, "Transport endpoint is not connected")
+
+    assert house.connect(secure=secure).closed
+    assert 0 == len(house.connections)
+    assert not house.connect().closed
+
+
+# -- idle
+
+
+def test_a_silent_connection_is_closed_after_its_time():
+    house = House()
+    sock = house.connect()
+
+    house.pass_time(IDLE_SECONDS - 10)
+    assert not sock.closed
+    house.pass_time(IDLE_SECONDS / module.IDLE_LOOKS + 20)
+
+    assert sock.closed
+
+
+def test_a_connection_that_says_something_now_and_then_stays():
+    house = House()
+    house.answer = b"answer"
+    sock = house.connect()
+
+    for _ in range(10):
+        house.pass_time(IDLE_SECONDS * 0.7)
+        house.arrive(sock, frame(b"0123456789"))
+
+    assert not sock.closed
+
+
+def test_whoever_waits_for_an_answer_is_not_idle():
+    house = House()
+    house.answer = Slot()
+    sock = house.connect()
+    house.arrive(sock, frame(b"0123456789"))
+
+    house.pass_time(5 * IDLE_SECONDS)
+
+    assert not sock.closed
+
+
+def test_whoever_does_not_take_its_answer_is_idle():
+    house = House()
+    house.answer = b"answer"
+    sock = house.connect()
+    sock.room = 0
+    house.arrive(sock, frame(b"0123456789"))
+
+    house.pass_time(2 * IDLE_SECONDS)
+
+    assert sock.closed
+
+
+def test_a_half_sent_frame_is_idle_in_the_end():
+    house = House()
+    sock = house.connect()
+    house.arrive(sock, frame(bytes(100))[:50])
+
+    house.pass_time(2 * IDLE_SECONDS)
+
+    assert sock.closed
+
+
+# -- what is told
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_a_broken_peer_is_one_line(caplog):
+    house = House()
+    house.answer = ProtocolError("not what we speak")
+
+    house.arrive(house.connect(), frame(b"0123456789"))
+
+    [line] = lines(caplog)
+    assert "10.0.0.1:1234" in line
+    assert "not what we speak" in line
+
+
+def test_a_client_that_goes_is_no_line(caplog):
+    house = House()
+
+    house.arrive(house.connect(), b"")
+    house.arrive(house.connect(), ConnectionResetError(104, "reset"))
+
+    assert [] == lines(caplog)
+
+
+def test_a_flood_of_broken_peers_is_no_flood_of_lines(caplog):
+    house = House()
+    house.answer = ProtocolError("no")
+
+    for _ in range(500):
+        house.arrive(house.connect(), frame(b"0123456789"))
+    assert module.TOLD_AT_ONCE_MAX + 1 == len(lines(caplog))
+
+    house.clock.advance(int(module.TELL_SECONDS * 1000) + 1)
+    house.arrive(house.connect(), frame(b"0123456789"))
+    assert any("479" in line for line in lines(caplog))
+
+
+def test_an_ipv6_peer_is_written_in_brackets(caplog):
+    house = House()
+    house.answer = ProtocolError("no")
+
+    house.arrive(house.connect("fe80::1"), frame(b"0123456789"))
+
+    assert "[fe80::1]:1234" in lines(caplog)[0]
