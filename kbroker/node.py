@@ -20,7 +20,8 @@ from kbroker.config import ResourceType, Settings
 from kbroker.errors import StartError
 from kbroker.model import Endpoint, TopicPartition
 from kbroker.net.buffers import Budget, Buffers
-from kbroker.net.loop import LoopClock, LoopThreads, new_loop
+from kbroker.net.loop import LoopClock, new_loop
+from kbroker.net.threads import LoopThreads
 from kbroker.observe import logs
 from kbroker.replication.replicas import Replicas
 from kbroker.replication.upkeep import Upkeep
@@ -44,7 +45,7 @@ CLUSTER_FOLDER = "cluster"  # in the log directory: the cluster log's journal an
 GOODBYE_SECONDS = 0.2
 # What has been appended gets this long to be flushed and answered; a disk that hangs must not keep us for ever.
 STOP_FLUSH_SECONDS = 10.0
-STOP_LOOK_SECONDS = 0.002
+FLUSH_LOOK_SECONDS = 0.002
 
 
 class Node:
@@ -119,6 +120,8 @@ class Node:
             await self._adopt(stored)
             self._take_dynamic_configs()
             self._open_partitions(stored)
+            # What was recovered is on the disk before anybody reads it, so that no watermark goes back.
+            await self._flushed(None)
             await self._register()
         except BaseException:
             for _, sockets in bound:
@@ -338,11 +341,15 @@ class Node:
         them for lost. What is still open after that ends without an answer.
         """
         self.connections.pause_all()
-        deadline = self._clock.monotonic() + STOP_FLUSH_SECONDS
+        await self._flushed(STOP_FLUSH_SECONDS)
+
+    async def _flushed(self, seconds_max: float | None) -> None:
+        """Everything appended so far is on the disk, or the directory has failed, or the time is over."""
+        deadline = None if seconds_max is None else self._clock.monotonic() + seconds_max
         self._turn.run()
-        while not self.directory.flusher.idle and self._clock.monotonic() < deadline:
+        while not self.directory.flusher.idle and (deadline is None or self._clock.monotonic() < deadline):
             waited = asyncio.Event()
-            self._clock.call_at(self._clock.monotonic() + STOP_LOOK_SECONDS, waited.set)
+            self._clock.call_at(self._clock.monotonic() + FLUSH_LOOK_SECONDS, waited.set)
             await waited.wait()
             self._turn.run()
         self._turn.run()
@@ -377,7 +384,7 @@ def run(settings: Settings, on_ready: Callable[[str], None]) -> None:
     loop, net = new_loop(turn)
 
     async def serve() -> None:
-        threads = LoopThreads(loop)
+        threads = LoopThreads(net)
         node = Node(
             settings,
             net=net,

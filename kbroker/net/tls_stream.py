@@ -64,8 +64,10 @@ class TlsStream:
 
     def send(self, pieces: list[Buffer]) -> int:
         """Encrypt and send what goes; bytes of `pieces` taken."""
-        data = self._retry
-        if data is None:
+        data: Buffer
+        if self._retry is not None:
+            data = self._retry
+        else:
             data = b"".join(pieces) if len(pieces) > 1 else pieces[0]
         self._retry = None
         sent = 0
