@@ -102,6 +102,7 @@ class Partition:
         "leader",
         "leader_epoch",
         "log",
+        "replicas",
         "topic_id",
         "tp",
     )
@@ -139,17 +140,19 @@ class Partition:
         self.leader: BrokerId = NO_BROKER
         self.leader_epoch: int = NO_EPOCH
         self.isr: tuple[int, ...] = ()
+        self.replicas = 0  # how many there are, in sync or not
         self.high_watermark = log.flushed  # every in-sync replica has flushed up to here
         log.observer = self
 
     # -- role
 
-    def lead(self, leader: BrokerId, epoch: int, isr: tuple[int, ...]) -> None:
+    def lead(self, leader: BrokerId, epoch: int, isr: tuple[int, ...], replicas: int) -> None:
         """Serve as the leader of `epoch`. Waiters of an older epoch learn that it ended."""
         if epoch != self.leader_epoch:
             assert epoch > self.leader_epoch, f"{self.tp}: leader epoch {epoch} after {self.leader_epoch}"
             self._fail_waiters(ErrorCode.NOT_LEADER_OR_FOLLOWER)
         self.leader, self.leader_epoch, self.isr, self.is_leader = leader, epoch, isr, True
+        self.replicas = replicas
         self.log_moved()
 
     def drop(self, why: ErrorCode) -> None:
@@ -206,7 +209,9 @@ class Partition:
         if not self.is_leader:
             raise KafkaError(self.gone or ErrorCode.NOT_LEADER_OR_FOLLOWER)
         config = self.config
-        if acks == COMMITTED and len(self.isr) < config.min_insync_replicas:
+        in_sync = len(self.isr)
+        # KIP-966: nobody can ask for more in-sync replicas than there are replicas
+        if acks == COMMITTED and in_sync < config.min_insync_replicas and in_sync < self.replicas:
             raise KafkaError(ErrorCode.NOT_ENOUGH_REPLICAS)
         return config
 

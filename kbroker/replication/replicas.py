@@ -97,7 +97,7 @@ class Replicas:
             on_waiting=self._someone_waits,
         )
         self._by_name[tp] = self._by_id[topic.id.bytes, index] = partition
-        partition.lead(view.leader, view.leader_epoch, view.isr)
+        partition.lead(view.leader, view.leader_epoch, view.isr, len(view.replicas))
         return partition
 
     # -- changes
@@ -110,7 +110,7 @@ class Replicas:
             partition = self._by_name.get((topic.name, index))
             if partition is not None:
                 view = topic.partitions[index]
-                partition.lead(view.leader, view.leader_epoch, view.isr)
+                partition.lead(view.leader, view.leader_epoch, view.isr, len(view.replicas))
         for kind, name in change.configs_changed:
             if kind == ResourceType.TOPIC:
                 self._reconfigure(name)
