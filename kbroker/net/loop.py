@@ -7,15 +7,13 @@ else are ordinary asyncio on the same loop. Both run the `Turn` when what a wake
 from __future__ import annotations
 
 import asyncio
-import queue
 import select
 import selectors
 import socket
 import sys
-import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from kbroker.seams import Net, Timer
 from kbroker.turn import Turn
@@ -187,7 +185,7 @@ class _Rounds:
     __slots__ = ("_loop", "ready")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop: Any = loop
+        self._loop = cast(Any, loop)
         self.ready: Any = self._loop._ready
 
     def next_timer(self) -> object:
@@ -270,76 +268,3 @@ def new_loop(turn: Turn) -> tuple[asyncio.AbstractEventLoop, Net]:
         return loop, net
     loop = asyncio.new_event_loop()
     return loop, LoopNet(loop, turn)
-
-
-class LoopThreads:
-    """Daemon threads for blocking work, started when first needed. One wake-up of the loop for all that ended together."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, threads_max: int = 6) -> None:
-        self._loop = loop
-        self._threads_max = threads_max
-        self._threads: list[threading.Thread] = []
-        self._work: queue.SimpleQueue[tuple[Callable[[], Any], Callable[..., None]] | None] = (
-            queue.SimpleQueue()
-        )
-        self._lock = threading.Lock()
-        self._ended: list[tuple[Callable[..., None], Any, BaseException | None]] = []
-        self._woken = False  # the loop has been told that something ended
-        self._idle = 0  # threads waiting for work; only a hint
-        self.running = True
-
-    def run(self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
-        """Run `work` in a thread, then `done(result, error)` on the loop."""
-        if self._idle <= self._work.qsize() and len(self._threads) < self._threads_max:
-            thread = threading.Thread(target=self._serve, name=f"kbroker-{len(self._threads)}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
-        self._work.put((work, done))
-
-    def _serve(self) -> None:
-        while True:
-            self._idle += 1
-            item = self._work.get()
-            self._idle -= 1
-            if item is None:
-                return
-            work, done = item
-            result: Any = None
-            error: BaseException | None = None
-            try:
-                result = work()
-            except BaseException as raised:  # noqa: BLE001 - a door: whoever asked for the work learns of it in `done`
-                error = raised
-            with self._lock:
-                self._ended.append((done, result, error))
-                wake, self._woken = not self._woken, True
-            if wake and self.running:
-                try:
-                    self._loop.call_soon_threadsafe(self._deliver)
-                except RuntimeError:
-                    return  # the loop has closed: nobody waits any more
-            del item, work, done, result, error
-
-    def _deliver(self) -> None:
-        with self._lock:
-            ended, self._ended, self._woken = self._ended, [], False
-        for done, result, error in ended:
-            try:
-                done(result, error)
-            except Exception as raised:  # noqa: BLE001 - a door: one answer's failure must not keep the others waiting
-                self._loop.call_exception_handler(
-                    {"message": "the end of blocking work", "exception": raised}
-                )
-
-    def stop(self) -> None:
-        """End the threads after the work they have; what nobody began is dropped."""
-        self.running = False
-        while True:
-            try:
-                self._work.get_nowait()
-            except queue.Empty:
-                break
-        for _ in self._threads:
-            self._work.put(None)
-        for thread in self._threads:
-            thread.join(timeout=5)

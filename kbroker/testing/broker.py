@@ -22,7 +22,8 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
 from kbroker.config import Settings
-from kbroker.net.loop import LoopClock, LoopThreads, new_loop
+from kbroker.net.loop import LoopClock, new_loop
+from kbroker.net.threads import LoopThreads
 from kbroker.node import Node
 from kbroker.protocol.messages.topics import (
     CreatableTopic,
@@ -263,7 +264,7 @@ class _Running:
             self._ready.set()
 
     async def _serve(self, settings: Settings) -> None:
-        threads = LoopThreads(self._loop)
+        threads = LoopThreads(self._net)
         try:
             self.node = Node(
                 settings,
