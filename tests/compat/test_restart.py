@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
+
 from tests.compat.driver import Client, Record
 from tests.compat.scenario import each_client, eventually
 from tests.support.peers import Peer
 
 GIVE_UP_MS = 70_000  # Kafka takes its time to stop and to start
+PRODUCE = 0
 
 
 @each_client("idempotent", "restart")
@@ -27,6 +32,29 @@ def test_a_producer_goes_on_after_a_restart_and_nothing_is_lost_or_doubled(
     read = helper.consume(peer.plain, topic, "earliest", 100)
     assert [record.value for record in records] == [record.value for record in read]
     assert 100 == helper.offset(peer.plain, topic, "latest")
+
+
+@pytest.mark.parametrize("end", [Peer.stop, Peer.kill], ids=["stop", "kill"])
+@each_client("idempotent", "restart")
+def test_an_end_at_the_first_produce_is_no_fatal_error(
+    client: Client, end: Callable[[Peer], None], helper: Client, peer: Peer, topic: str
+) -> None:
+    """Requests are in flight, some written and not answered: the retries must neither double nor be out of order."""
+    helper.create(peer.plain, topic)
+    records = [Record(value=f"{number}".encode()) for number in range(200)]
+    mark = peer.proxy.mark()
+
+    producing = client.begin_produce(
+        peer.recorded, topic, records, idempotent=True, tiny=True, give_up_ms=GIVE_UP_MS
+    )
+    peer.proxy.wait_for(lambda request: request.api_key == PRODUCE, mark=mark)
+    end(peer)
+    peer.start()
+
+    producing.result(GIVE_UP_MS / 1000 + 10)
+    read = helper.consume(peer.plain, topic, "earliest", 200)
+    assert [record.value for record in records] == [record.value for record in read]
+    assert 200 == helper.offset(peer.plain, topic, "latest")
 
 
 @each_client("consume", "restart")

@@ -111,6 +111,16 @@ class Peer:
         if process.stdout is not None:
             process.stdout.close()
 
+    def kill(self) -> None:
+        """SIGKILL: it ends as in a crash of its process."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.kill()
+        process.wait(STOP_LIMIT_S)
+        if process.stdout is not None:
+            process.stdout.close()
+
     def restart(self) -> None:
         """Stop and start on the same data."""
         self.stop()
@@ -186,6 +196,10 @@ class KafkaPeer(Peer):
     def stop(self) -> None:
         """SIGTERM."""
         self._kafka.stop()
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._kafka.kill()
 
     @property
     def alive(self) -> bool:
