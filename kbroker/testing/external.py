@@ -6,6 +6,7 @@ each partition's leader. It deletes nothing that was not created through it: the
 
 from __future__ import annotations
 
+import select
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -271,12 +272,11 @@ class Wire:
 
     def ended(self) -> bool:
         """Whether it is closed, by us or by the Kafka: it closes what was silent for ten minutes."""
-        try:
-            return self._broken or self._sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
-        except BlockingIOError:
-            return False
-        except OSError:
+        if self._broken:
             return True
+        waiting = select.poll()
+        waiting.register(self._sock, select.POLLIN)
+        return bool(waiting.poll(0))  # nothing is asked, so what comes is the end
 
     def close(self) -> None:
         """Close it. Idempotent."""

@@ -1,0 +1,267 @@
+"""The embedded broker as its users meet it: topics, records, restarts, kills, failures, and nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+
+import pytest
+
+from kbroker.protocol.records import build_batch, record
+from kbroker.testing import Broker, ErrorCode, ExternalBroker, KafkaError, StartError
+from kbroker.testing.external import Wire
+from tests.support.histories import produce
+
+
+@pytest.fixture
+def broker():
+    with Broker() as one:
+        yield one
+
+
+def address_of(broker):
+    host, port = broker.bootstrap_servers.split(":")
+    return host, int(port)
+
+
+def send(broker, topic, *values, partition=0):
+    wire = Wire(address_of(broker))
+    try:
+        answer = produce(
+            wire, topic, partition, build_batch([record(value, timestamp=1) for value in values])
+        )
+    finally:
+        wire.close()
+    assert answer.error_code == 0
+
+
+def values(broker, topic, partition=None):
+    return [each.value for each in broker.records(topic, partition)]
+
+
+def left_open():
+    """This process's descriptors and threads."""
+    files = []
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            files.append(os.readlink(f"/proc/self/fd/{fd}"))
+        except FileNotFoundError:
+            continue  # the listing's own
+    return sorted(files), {thread.name for thread in threading.enumerate()}
+
+
+def test_it_serves_on_a_free_port_of_the_loopback(broker):
+    host, port = address_of(broker)
+
+    assert "127.0.0.1" == host
+    assert port > 0
+
+
+def test_records_come_back_partition_by_partition(broker):
+    broker.create_topic("t", partitions=2)
+    send(broker, "t", b"b", partition=1)
+    send(broker, "t", b"a1", b"a2")
+
+    assert [b"a1", b"a2", b"b"] == values(broker, "t")
+    assert [b"b"] == values(broker, "t", 1)
+
+
+def test_refusals_are_kafka_errors(broker):
+    broker.create_topic("t")
+
+    with pytest.raises(KafkaError) as refused:
+        broker.create_topic("t")
+
+    assert ErrorCode.TOPIC_ALREADY_EXISTS == refused.value.code
+
+
+def test_unknown_topics_and_partitions_have_no_records(broker):
+    broker.create_topic("t")
+
+    with pytest.raises(KeyError, match="no topic 'other'"):
+        broker.records("other")
+    with pytest.raises(KeyError, match="no partition 1"):
+        broker.records("t", 1)
+
+
+def test_a_topic_takes_configs_as_python_has_them(broker):
+    broker.create_topic("t", config={"max.message.bytes": 100, "cleanup.policy": ["compact", "delete"]})
+
+    wire = Wire(address_of(broker))
+    try:
+        keyless = produce(wire, "t", 0, build_batch([record(b"v", timestamp=1)]))
+        large = produce(wire, "t", 0, build_batch([record(bytes(100), key=b"k", timestamp=1)]))
+    finally:
+        wire.close()
+    assert [ErrorCode.INVALID_RECORD, ErrorCode.MESSAGE_TOO_LARGE] == [keyless.error_code, large.error_code]
+
+
+def test_reset_deletes_every_topic(broker):
+    broker.create_topic("a")
+    broker.create_topic("b")
+
+    broker.reset()
+
+    assert [] == broker.topics()
+    assert "a" == broker.create_topic("a")
+    assert [] == broker.records("a")
+
+
+def test_a_restart_keeps_port_and_data(broker):
+    broker.create_topic("t")
+    send(broker, "t", b"v")
+    before = broker.bootstrap_servers
+
+    broker.restart()
+
+    assert (before, [b"v"]) == (broker.bootstrap_servers, values(broker, "t"))
+
+
+def test_a_killed_broker_loses_nothing_and_recovers(broker, caplog):
+    caplog.set_level("INFO", logger="kbroker")
+    broker.create_topic("t")
+    send(broker, "t", b"v")
+    before, folder = broker.bootstrap_servers, broker.data_dir
+
+    broker.kill()
+    with pytest.raises(RuntimeError, match="not running"):
+        broker.records("t")
+    assert not (folder / ".kafka_cleanshutdown").exists()
+    broker.start()
+
+    assert (before, [b"v"]) == (broker.bootstrap_servers, values(broker, "t"))
+
+
+def test_data_dir_keeps_the_data_for_the_next(tmp_path):
+    with Broker(data_dir=tmp_path / "data") as one:
+        one.create_topic("t")
+
+    with Broker(data_dir=tmp_path / "data") as other:
+        assert ["t"] == other.topics()
+
+
+def test_options_have_kafkas_names_with_dots_or_underscores():
+    with Broker({"num.partitions": 3}, auto_create_topics_enable=False) as broker:
+        settings = broker.call(
+            lambda node: (node.settings.num_partitions, node.settings.auto_create_topics_enable)
+        )
+
+    assert (3, False) == settings
+
+
+def test_a_start_that_fails_raises_in_the_caller_and_leaves_nothing(broker):
+    before = left_open()
+    taken = Broker(listeners=f"PLAINTEXT://{broker.bootstrap_servers}")
+
+    with pytest.raises(StartError, match="is taken"):
+        taken.start()
+    with pytest.raises(StartError, match=r"num\.partitions"):
+        Broker({"num.partitionz": 3}).start()
+    with pytest.raises(StartError, match="in use"):
+        Broker(data_dir=broker.data_dir).start()
+
+    assert before == left_open()
+
+
+@pytest.mark.parametrize("way", ["stop", "kill"])
+def test_nothing_stays_open_after_the_end(way):
+    with Broker():
+        pass  # whatever is made once per process
+    before = left_open()
+    broker = Broker().start()
+    folder = broker.data_dir
+    broker.create_topic("t", partitions=3)
+    for partition in range(3):
+        send(broker, "t", b"v", partition=partition)
+    attached = [Wire(address_of(broker)) for _ in range(3)]
+    values(broker, "t")
+
+    getattr(broker, way)()
+    for wire in attached:
+        wire.close()
+
+    assert before == left_open()
+    broker.stop()
+    assert not folder.exists()
+
+
+def test_stop_may_be_called_twice_and_start_again():
+    broker = Broker().start()
+    broker.stop()
+    broker.stop()
+
+    with broker:
+        assert [] == broker.topics()
+
+
+async def test_it_is_an_async_context_manager_too():
+    async with Broker() as broker:
+        broker.create_topic("t")
+        _, writer = await asyncio.open_connection(*address_of(broker))
+        writer.close()
+        await writer.wait_closed()
+        assert ["t"] == broker.topics()
+
+
+def test_brokers_stand_side_by_side(broker):
+    with Broker() as other:
+        other.create_topic("t")
+
+        assert ([], ["t"]) == (broker.topics(), other.topics())
+
+
+# -- the same methods over the network
+
+
+@pytest.fixture
+def external(broker):
+    with ExternalBroker(broker.bootstrap_servers) as one:
+        yield one
+
+
+def test_another_broker_has_the_same_methods(broker, external):
+    assert "t" == external.create_topic("t", partitions=2, config={"retention.ms": 1000})
+    send(broker, "t", b"a1", b"a2")
+    send(broker, "t", b"b", partition=1)
+
+    assert broker.records("t") == external.records("t")
+    assert [b"b"] == values(external, "t", 1)
+    with pytest.raises(KeyError, match="no partition 2"):
+        external.records("t", 2)
+    with pytest.raises(KafkaError) as refused:
+        external.create_topic("t")
+    assert ErrorCode.TOPIC_ALREADY_EXISTS == refused.value.code
+    external.delete_topic("t")
+    with pytest.raises(KeyError, match="no topic 't'"):
+        external.records("t")
+
+
+def test_another_brokers_reset_leaves_other_peoples_topics(broker, external):
+    broker.create_topic("theirs")
+    external.create_topic("ours")
+
+    external.reset()
+
+    assert ["theirs"] == external.topics()
+
+
+def test_another_broker_is_not_ours_to_stop(broker, external):
+    for forbidden in (external.restart, external.kill):
+        with pytest.raises(RuntimeError, match="not ours"):
+            forbidden()
+
+
+def test_a_connection_that_ended_is_made_anew(broker, external):
+    external.create_topic("t")
+    broker.restart()
+
+    assert ["t"] == external.topics()
+
+
+def test_nobody_there_is_a_connection_error(broker):
+    gone = broker.bootstrap_servers
+    broker.stop()
+
+    with pytest.raises(ConnectionError, match="no Kafka answers"):
+        ExternalBroker(gone).start()
