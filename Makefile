@@ -21,6 +21,7 @@ PYTEST_ARGS ?=
 PEER ?= kbroker
 # Seconds after which a stage of `make test` is given up.
 UNIT_LIMIT ?= 600
+FAULTS_LIMIT ?= 600
 COMPAT_LIMIT ?= 900
 
 # Exact versions of every dependency; /dev/null takes the newest.
@@ -33,7 +34,7 @@ LIMIT := $(shell command -v timeout >/dev/null && echo timeout -k 10)
 # Stages print one after the other, also under `make -j`.
 .NOTPARALLEL:
 
-.PHONY: help run test style format types unit compat bench clean
+.PHONY: help run test style format types unit faults compat bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,7 +43,7 @@ help:  ## this list
 run: $(RUN_STAMP)  ## install what the broker needs and start it on 127.0.0.1:9092 (ARGS="--data-dir DIR ...")
 	@exec $(BIN)/kbroker start $(ARGS)
 
-test: style types unit compat  ## install everything and run the whole suite
+test: style types unit faults compat  ## install everything and run the whole suite
 
 style: $(DEV_STAMP)  ## ruff (lint and layout) and the direction of imports
 	$(BIN)/ruff check .
@@ -58,7 +59,10 @@ types: $(DEV_STAMP)  ## mypy --strict, for Linux and for macOS
 	$(BIN)/mypy --platform darwin
 
 unit: $(DEV_STAMP)  ## the tests that need nothing but Python
-	$(if $(LIMIT),$(LIMIT) $(UNIT_LIMIT)) $(PYTEST) tests --ignore=tests/compat $(PYTEST_ARGS)
+	$(if $(LIMIT),$(LIMIT) $(UNIT_LIMIT)) $(PYTEST) tests --ignore=tests/compat --ignore=tests/faults $(PYTEST_ARGS)
+
+faults: $(DEV_STAMP)  ## processes killed, stopped, without space on the disk (KBROKER_FAULT_KILLS=100)
+	$(if $(LIMIT),$(LIMIT) $(FAULTS_LIMIT)) $(PYTEST) tests/faults -rs $(PYTEST_ARGS)
 
 compat: $(DEV_STAMP)  ## stock clients against the broker; one that is not installed is a visible skip (PEER=kafka)
 	KBROKER_COMPAT_PEER=$(PEER) $(if $(LIMIT),$(LIMIT) $(COMPAT_LIMIT)) $(PYTEST) tests/compat -rs $(PYTEST_ARGS)
