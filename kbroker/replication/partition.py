@@ -39,9 +39,10 @@ class Limits(NamedTuple):
 
 
 class Appended(NamedTuple):
-    """Where records went: their leader epoch, first offset, the offset after the last, and when the log took them."""
+    """Where records went: the term they were taken in, first offset, the offset after the last, and when the log took
+    them."""
 
-    epoch: int
+    term: int
     base: int
     end: int
     append_time_ms: int  # -1: their timestamps are the producer's
@@ -85,10 +86,12 @@ class Partition:
 
     __slots__ = (
         "_committed_waiters",
+        "_ended",
         "_limits",
         "_marked",
         "_monotonic",
         "_on_waiting",
+        "_term",
         "_turn",
         "_wall_ms",
         "_watchers",
@@ -131,6 +134,10 @@ class Partition:
             on_waiting  # called when somebody starts to wait here, so that deadlines are looked after
         )
         self._marked = False
+        # Rises when records that nobody waits for yet may have ceased to count: a new epoch, a cut, the end. Offsets
+        # alone do not tell: after a cut others take them.
+        self._term = 0
+        self._ended = ErrorCode.NOT_LEADER_OR_FOLLOWER  # why the term before did
         self._written_waiters: deque[_Waiting] | None = None
         self._committed_waiters: deque[_Waiting] | None = None
         self._watchers: dict[Watcher, None] | None = None
@@ -147,12 +154,16 @@ class Partition:
     # -- role
 
     def lead(self, leader: BrokerId, epoch: int, isr: tuple[int, ...], replicas: int) -> None:
-        """Serve as the leader of `epoch`. Waiters of an older epoch learn that it ended."""
-        if epoch != self.leader_epoch:
-            assert epoch > self.leader_epoch, f"{self.tp}: leader epoch {epoch} after {self.leader_epoch}"
-            self._fail_waiters(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+        """Serve as the leader of `epoch`. Waiters and watchers of an older epoch learn that it ended."""
+        if self.gone is not None:
+            return
+        before = self.leader_epoch
+        assert epoch >= before, f"{self.tp}: leader epoch {epoch} after {before}"
         self.leader, self.leader_epoch, self.isr, self.is_leader = leader, epoch, isr, True
         self.replicas = replicas
+        if epoch != before:
+            self._fail_waiters(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+            self._tell_watchers()
         self.log_moved()
 
     def drop(self, why: ErrorCode) -> None:
@@ -191,18 +202,15 @@ class Partition:
             or config.message_timestamp_type != "CreateTime"
         ):
             return self._accept(batch, config, now_ms)
-        epoch = self.leader_epoch
-        base = self.log.append(batch, epoch)
-        return Appended(epoch, base, base + batch.last_offset_delta + 1, -1)
+        base = self.log.append(batch, self.leader_epoch)
+        return Appended(self._term, base, base + batch.last_offset_delta + 1, -1)
 
     def append_in_slices(self, records: memoryview, acks: int) -> Generator[None, None, Appended]:
         """The same for a batch of so many records that the loop should breathe between slices of the check."""
         config, limits = self._may_append(acks), self._limits
         now_ms = self._wall_ms()
         batch = check_header(records, config)
-        yield from check_slices(
-            batch, config, now_ms, self.tp, limits.decompressed_max, limits.walk
-        )
+        yield from check_slices(batch, config, now_ms, self.tp, limits.decompressed_max, limits.walk)
         return self._accept(batch, self._may_append(acks), now_ms)
 
     def _may_append(self, acks: int) -> TopicConfig:
@@ -216,26 +224,26 @@ class Partition:
         return config
 
     def _accept(self, batch: RecordBatch, config: TopicConfig, now_ms: int) -> Appended:
-        log, epoch = self.log, self.leader_epoch
+        log = self.log
         if batch.attributes & TRANSACTIONAL:
             raise KafkaError(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
         if batch.producer_id >= 0:
             original = log.check_sequence(batch)
             if original is not None:
-                return Appended(epoch, original, original + batch.last_offset_delta + 1, -1)
+                return Appended(self._term, original, original + batch.last_offset_delta + 1, -1)
         append_time_ms = -1
         if config.compression_type != "producer":
             batch = _recompressed(batch, config, self._limits.decompressed_max)
         if config.message_timestamp_type == "LogAppendTime":
             batch.stamp_append_time(now_ms)
             append_time_ms = now_ms
-        base = log.append(batch, epoch)
-        return Appended(epoch, base, base + batch.last_offset_delta + 1, append_time_ms)
+        base = log.append(batch, self.leader_epoch)
+        return Appended(self._term, base, base + batch.last_offset_delta + 1, append_time_ms)
 
     def when(self, appended: Appended, durability: int, timeout_ms: int, waiter: Waiter) -> None:
         """Call `waiter(NONE)` when `appended` is WRITTEN or COMMITTED, or with the error that ended the wait."""
-        if appended.epoch != self.leader_epoch:
-            return waiter(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+        if appended.term != self._term:  # nobody knows whether it still counts: it must be sent again
+            return waiter(self._ended)
         entry = (appended.end, self._monotonic() + timeout_ms * 0.001, waiter)
         if durability == COMMITTED:
             waiters = self._committed_waiters
@@ -318,11 +326,17 @@ class Partition:
     def end_of_epoch(self, epoch: int) -> tuple[int, int]:
         """KIP-101: the largest epoch <= `epoch` in the log and the offset where it ends (exclusive); (-1, -1) for one
         that the log does not know."""
+        log = self.log
         if epoch < 0 or epoch > self.leader_epoch:
             return -1, -1
         if epoch == self.leader_epoch:
-            return epoch, self.log.end
-        return self.log.epochs.end_of(epoch, self.log.end)
+            return epoch, log.end
+        last = log.epochs.last
+        if epoch <= last:
+            return log.epochs.end_of(epoch, log.end)
+        # The log knows an epoch by its records. The current one counts before it has any: KIP-101 has the leader note
+        # its start when it begins to lead.
+        return (last if last >= 0 else epoch), log.end
 
     # -- what the log says
 
@@ -335,6 +349,7 @@ class Partition:
     def log_cut(self, end: int, error: BaseException) -> None:
         """A failed write took back what lies at `end` and beyond: whoever waits for it learns so."""
         del error  # the log has said it in the broker's log
+        self._end_term(ErrorCode.KAFKA_STORAGE_ERROR)
         self._take_out(lambda entry: entry[0] > end, ErrorCode.KAFKA_STORAGE_ERROR)
         self.log_moved()
 
@@ -375,6 +390,8 @@ class Partition:
         if not self._committed_waiters:
             self._committed_waiters = None
         self.has_deadlines = self._written_waiters is not None or self._committed_waiters is not None
+        if self.has_deadlines:
+            self.log_moved()  # a duplicate whose original is durable may have stood behind one that was taken out
         return self.has_deadlines
 
     def _take_out(self, ended: Callable[[_Waiting], bool], error: ErrorCode) -> None:
@@ -390,7 +407,12 @@ class Partition:
                 for entry in taken:
                     entry[2](error)
 
+    def _end_term(self, why: ErrorCode) -> None:
+        self._term += 1
+        self._ended = self.gone or why
+
     def _fail_waiters(self, error: ErrorCode) -> None:
+        self._end_term(error)
         for waiters in (self._written_waiters, self._committed_waiters):
             while waiters:
                 waiters.popleft()[2](error)

@@ -10,10 +10,7 @@ from kbroker.protocol.messages.list_offsets import (
     OffsetForLeaderPartition,
     OffsetForLeaderTopicResult,
 )
-from kbroker.replication.partition import Partition
 from kbroker.server.rooms import Call, Rooms
-
-NO_END = (-1, -1)
 
 
 def handle_offset_for_leader_epoch(
@@ -43,22 +40,5 @@ def _answer(rooms: Rooms, topic: str, asked: OffsetForLeaderPartition) -> EpochE
         partition.check_epoch(asked.current_leader_epoch)
     except KafkaError as error:
         return EpochEndOffset(error_code=error.code, partition=asked.partition)
-    epoch, end = _end_of(partition, asked.leader_epoch)
+    epoch, end = partition.end_of_epoch(asked.leader_epoch)
     return EpochEndOffset(partition=asked.partition, leader_epoch=epoch, end_offset=end)
-
-
-def _end_of(partition: Partition, epoch: int) -> tuple[int, int]:
-    """The largest epoch not above `epoch` that the partition had, and where it ended; the log's end is its own's.
-
-    The log knows of an epoch by its records. The current one counts before it has any: KIP-101 has the leader note
-    its start when it begins to lead.
-    """
-    log, current = partition.log, partition.leader_epoch
-    if epoch == current:
-        return epoch, log.end
-    if not 0 <= epoch < current:
-        return NO_END
-    last = log.epochs.last
-    if epoch <= last:
-        return log.epochs.end_of(epoch, log.end)
-    return (last if last >= 0 else epoch), log.end
