@@ -127,22 +127,25 @@ def test_an_end_may_ask_for_a_turn(house: House):
     assert [("settled", None)] == house.run(story, until=1)
 
 
-def test_a_stop_drops_what_nobody_began_and_waits_for_the_rest(house: House):
-    begun, go, ran = threading.Event(), threading.Event(), []
+def test_a_stop_drops_what_nobody_began_and_waits_no_longer_than_it_may(house: House, monkeypatch):
+    monkeypatch.setattr("kbroker.net.threads.STOP_SECONDS_MAX", 0)
+    begun, go, over, ran = threading.Event(), threading.Event(), threading.Event(), []
 
     def hangs() -> None:
         begun.set()
         go.wait(WAIT_S)
         ran.append("first")
+        over.set()
 
     async def main() -> None:
         threads = LoopThreads(house.net, threads_max=1)
         threads.run(hangs, lambda result, error: ran.append("delivered"))
         assert begun.wait(WAIT_S)
         threads.run(lambda: ran.append("second"), lambda result, error: None)
-        asyncio.get_running_loop().run_in_executor(None, go.set)
         threads.stop()
         threads.stop()
+        go.set()
+        assert over.wait(WAIT_S)
         await asyncio.sleep(0)
 
     with asyncio.Runner(loop_factory=lambda: house.loop) as runner:
