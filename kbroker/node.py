@@ -13,12 +13,19 @@ from random import SystemRandom
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from kbroker.cluster.commands import AdoptedTopic, AdoptTopics, Command, EpochFloor, RegisterBroker
+from kbroker.cluster.commands import (
+    AdoptedTopic,
+    AdoptTopics,
+    AllocateProducerIds,
+    Command,
+    EpochFloor,
+    RegisterBroker,
+)
 from kbroker.cluster.local import LocalLog
 from kbroker.cluster.state import Change
 from kbroker.config import ResourceType, Settings
 from kbroker.errors import StartError
-from kbroker.model import Endpoint, TopicPartition
+from kbroker.model import Endpoint, TopicPartition, uuid_text
 from kbroker.net.buffers import Budget, Buffers
 from kbroker.net.loop import LoopClock, new_loop
 from kbroker.net.threads import LoopThreads
@@ -41,6 +48,9 @@ if TYPE_CHECKING:
 log = logs.get_logger("node")
 
 CLUSTER_FOLDER = "cluster"  # in the log directory: the cluster log's journal and snapshots
+# Ids of producers left free above those seen in a log directory of Apache Kafka: others may have written elsewhere in
+# its cluster, and an id given out twice makes records pass for repeated ones. There are 2^63.
+PRODUCER_IDS_SKIPPED = 1_000_000
 # Connections get this long to take the answers that are on their way when the broker stops.
 GOODBYE_SECONDS = 0.2
 # What has been appended gets this long to be flushed and answered; a disk that hangs must not keep us for ever.
@@ -117,9 +127,11 @@ class Node:
                 clock=self._clock,
             )
             self.cluster.on_change(self._changed)
-            await self._adopt(stored)
+            adopted = await self._adopt(stored)
             self._take_dynamic_configs()
             self._open_partitions(stored)
+            if adopted:
+                await self._skip_producer_ids()
             # What was recovered is on the disk before anybody reads it, so that no watermark goes back.
             await self._flushed(None)
             await self._register()
@@ -208,21 +220,34 @@ class Node:
             self._disk.mkdir(folder)
             self._disk.sync_dir(folder.rpartition("/")[0] or "/")
 
-    async def _adopt(self, stored: dict[TopicPartition, UUID]) -> None:
-        """A log directory that comes without our cluster state (Apache Kafka wrote it): its topics become ours."""
-        if not self.cluster.formed or not stored:
-            return
-        topics: dict[UUID, tuple[str, int]] = {}
+    async def _adopt(self, stored: dict[TopicPartition, UUID]) -> bool:
+        """A log directory that comes without our cluster state (Apache Kafka wrote it): its topics become ours.
+
+        Until a broker has registered no start has come to its end: one that was cut short is done again, or the next
+        would take every folder for a deleted topic's.
+        """
+        if self.cluster.state.brokers or not stored:
+            return False
+        topics: dict[UUID, AdoptedTopic] = {}
+        for tp, topic_id in sorted(stored.items()):
+            epochs = topics.setdefault(topic_id, AdoptedTopic(tp.topic, topic_id, [])).epochs
+            epochs += [0] * (tp.partition - len(epochs))  # a partition whose folder is not here
+            epochs.append(self.directory.noted_epoch(tp))
+        await self.propose(AdoptTopics(self.settings.node_id, list(topics.values())))
         for tp, topic_id in stored.items():
-            partitions = max(topics.get(topic_id, ("", 0))[1], tp.partition + 1)
-            topics[topic_id] = (tp.topic, partitions)
-        await self.propose(
-            AdoptTopics(
-                self.settings.node_id,
-                [AdoptedTopic(name, topic_id, [0] * count) for topic_id, (name, count) in topics.items()],
-            )
-        )
+            if topic_id not in self.cluster.state.topics_by_id:
+                other = uuid_text(self.cluster.state.topics[tp.topic].id)
+                raise StartError(
+                    f"{self.settings.log_dir} holds partitions of two topics named {tp.topic}, with ids {other} and "
+                    f"{uuid_text(topic_id)}: move the folders of one of them elsewhere"
+                )
         log.info("log directory adopted", directory=self.settings.log_dir, topics=len(topics))
+        return True
+
+    async def _skip_producer_ids(self) -> None:
+        """Give out no producer id that an adopted log knows."""
+        seen = max((max(each.log.producers.producers, default=0) for each in self.partitions), default=0)
+        await self.propose(AllocateProducerIds(self.settings.node_id, seen + PRODUCER_IDS_SKIPPED))
 
     def _take_dynamic_configs(self) -> None:
         for (kind, name), values in self.cluster.state.configs.items():

@@ -110,7 +110,7 @@ class AdoptedTopic(msgspec.Struct, frozen=True, array_like=True):
 
     name: str
     id: UUID
-    epochs: Sequence[int]
+    epochs: list[int]
     configs: dict[str, str] = {}
 
 

@@ -19,7 +19,7 @@ from kbroker.observe import logs
 from kbroker.seams import Clock, Disk, Lock, Random, Threads
 from kbroker.storage import recovery
 from kbroker.storage.checkpointer import Checkpointer
-from kbroker.storage.checkpoints import read_partition_metadata, replace_file
+from kbroker.storage.checkpoints import EPOCHS_FILE, read_epochs, read_partition_metadata, replace_file
 from kbroker.storage.flusher import Flusher
 from kbroker.storage.identity import Identity, claim
 from kbroker.storage.indexes import Indexes
@@ -155,6 +155,14 @@ class LogDirectory:
             if topic_id is not None:
                 found[TopicPartition(match[1], int(match[2]))] = topic_id
         return found
+
+    def noted_epoch(self, tp: TopicPartition) -> int:
+        """The newest leader epoch in a partition's file of them, records or not: Kafka notes an epoch when it begins."""
+        try:
+            pairs = read_epochs(self.disk, f"{self.path}/{tp}/{EPOCHS_FILE}")
+        except ValueError:
+            return 0  # the log itself says which epochs its batches have
+        return max((epoch for epoch, _ in pairs), default=0)
 
     def log(self, tp: TopicPartition, topic_id: UUID, config: TopicConfig) -> PartitionLog:
         """The log of a partition: opened, recovering what must be, or a new one whose folder follows its first write.

@@ -156,17 +156,20 @@ class KbrokerPeer(Peer):
 
     def start(self) -> None:
         properties = self._write_properties({})
-        argv = [sys.executable, "-m", "kbroker", "start", "--port", str(self.port)]
-        argv += ["--data-dir", str(self.folder / "data"), "--config", str(properties)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                argv, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL, cwd=ROOT
+                self.argv(properties), stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL, cwd=ROOT
             )
         if not _line_within(self._process, START_LIMIT_S):
             self.stop()
             raise AssertionError(
                 f"kbroker said nothing on stdout within {START_LIMIT_S} s:\n{self.log_tail()}"
             )
+
+    def argv(self, properties: Path) -> list[str]:
+        """The command line."""
+        argv = [sys.executable, "-m", "kbroker", "start", "--port", str(self.port)]
+        return [*argv, "--data-dir", str(self.folder / "data"), "--config", str(properties)]
 
 
 class KafkaPeer(Peer):
