@@ -51,6 +51,12 @@ CLUSTER_FOLDER = "cluster"  # in the log directory: the cluster log's journal an
 # Ids of producers left free above those seen in a log directory of Apache Kafka: others may have written elsewhere in
 # its cluster, and an id given out twice makes records pass for repeated ones. There are 2^63.
 PRODUCER_IDS_SKIPPED = 1_000_000
+# What internal topics have in every Kafka, so that nothing of them ages away after an adoption.
+ADOPTED_CONFIGS = {
+    "__consumer_offsets": {"cleanup.policy": "compact"},
+    "__transaction_state": {"cleanup.policy": "compact"},
+    "__share_group_state": {"retention.ms": "-1"},
+}
 # Connections get this long to take the answers that are on their way when the broker stops.
 GOODBYE_SECONDS = 0.2
 # What has been appended gets this long to be flushed and answered; a disk that hangs must not keep us for ever.
@@ -230,7 +236,8 @@ class Node:
             return False
         topics: dict[UUID, AdoptedTopic] = {}
         for tp, topic_id in sorted(stored.items()):
-            epochs = topics.setdefault(topic_id, AdoptedTopic(tp.topic, topic_id, [])).epochs
+            configs = ADOPTED_CONFIGS.get(tp.topic, {})
+            epochs = topics.setdefault(topic_id, AdoptedTopic(tp.topic, topic_id, [], configs)).epochs
             epochs += [0] * (tp.partition - len(epochs))  # a partition whose folder is not here
             epochs.append(self.directory.noted_epoch(tp))
         await self.propose(AdoptTopics(self.settings.node_id, list(topics.values())))
@@ -241,7 +248,14 @@ class Node:
                     f"{self.settings.log_dir} holds partitions of two topics named {tp.topic}, with ids {other} and "
                     f"{uuid_text(topic_id)}: move the folders of one of them elsewhere"
                 )
-        log.info("log directory adopted", directory=self.settings.log_dir, topics=len(topics))
+        log.warning(
+            "log directory of Apache Kafka adopted: the topics' configs, retention too, are not in it",
+            directory=self.settings.log_dir,
+            topics=len(topics),
+            retention_ms=self.settings.topic_config({}).retention_ms,
+            cure="set them anew, the first round of retention comes in a while",
+            round_ms=self.settings.log_retention_check_interval_ms,
+        )
         return True
 
     async def _skip_producer_ids(self) -> None:

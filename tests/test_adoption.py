@@ -44,6 +44,14 @@ def test_its_records_are_served_and_its_producer_ids_not_given_out_again(directo
         broker.stop()
 
 
+def test_committed_offsets_do_not_age_away(directory: Path) -> None:
+    broker = start(directory)
+    try:
+        assert {"cleanup.policy": "compact"} == state_of(broker).config(2, "__consumer_offsets")
+    finally:
+        broker.stop()
+
+
 def test_a_leader_epoch_without_records_counts(directory: Path) -> None:
     (directory / f"{IDEMPOTENT}-0" / "leader-epoch-checkpoint").write_text("0\n2\n0 0\n6 100\n")
 
