@@ -18,6 +18,7 @@ from tests.compat import registry
 from tests.compat.driver import Client
 from tests.support.peers import Certificates, Endpoint, Peer, start_peer
 
+HERE = Path(__file__).parent
 PEERS = ("kbroker", "kafka")
 _numbers = itertools.count(1)
 
@@ -27,6 +28,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--peer", choices=PEERS, help="the broker under test (default: $KBROKER_COMPAT_PEER or kbroker)"
     )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A test's limit counts its own body: what it stands on, above all building a helper program for the first time,
+    downloads included, has limits of its own."""
+    limit = float(config.getini("timeout"))
+    for item in items:
+        if HERE in item.path.parents and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(limit, func_only=True))
 
 
 @pytest.fixture(scope="session")

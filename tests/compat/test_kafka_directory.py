@@ -139,13 +139,13 @@ def test_a_directory_of_kafkas_is_served_and_written_on(
         broker.close()
 
 
+@pytest.mark.parametrize("client", ["java"], indirect=True)
 def test_an_idempotent_producer_goes_on_from_kafka_to_kbroker(
-    clients: Any, helper: Client, certificates: Certificates, tmp_path: Path
+    client: Client, helper: Client, certificates: Certificates, tmp_path: Path
 ) -> None:
     """The same address and directory: to a client it was a restart."""
     why = kafka.missing()
     require("Apache Kafka", (why or "").partition(": ")[2], found=why is None)
-    java = clients.get("java")
     broker = Kafka(folder=tmp_path / "kafka")
     at = At(broker.bootstrap_servers)
     broker.start()
@@ -153,7 +153,7 @@ def test_an_idempotent_producer_goes_on_from_kafka_to_kbroker(
     try:
         helper.create(at, ONE)
         records = [Record(value=b"%d" % number) for number in range(200)]
-        producing = java.begin_produce(
+        producing = client.begin_produce(
             at, ONE, records, idempotent=True, tiny=True, pause_ms=20, give_up_ms=60_000
         )
         while not helper.offset(at, ONE, "latest"):
