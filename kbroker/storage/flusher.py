@@ -13,8 +13,13 @@ from kbroker.seams import Threads
 from kbroker.turn import Turn
 
 # Threads that sync at the same time. The cost is one fdatasync per dirty file, and parallel ones share the disk's own
-# group commit: four do twice the work of one, more gain nothing and each hand-over costs the loop 15 us.
+# group commit: four do twice the work of one, more gain nothing.
 FLUSH_THREADS_MAX = 4
+
+# A thread is handed this fraction of the logs that wait. Up to so many logs get a thread each: a log that is synced
+# behind another one's file in the same thread answers a whole fdatasync later, which costs more than the hand-over
+# (about 10 us of the loop). With a thousand logs the hand-overs would cost more than they give.
+SHARE = 2 * FLUSH_THREADS_MAX
 
 
 class Flushed(Protocol):
@@ -68,7 +73,7 @@ class Flusher:
             self._refuse()
             return
         while self.logs and self._free:
-            count = -(-len(self.logs) // self._free)  # shared out over the free threads
+            count = -(-len(self.logs) // SHARE)
             group, self.logs = self.logs[:count], self.logs[count:]
             work = [log.flush_begins() for log in group]
             self._free -= 1
