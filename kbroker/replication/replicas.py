@@ -140,7 +140,10 @@ class Replicas:
             if partition is not None:
                 self._waiting.discard(partition)
                 partition.drop(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
-            self._directory.delete(tp)
+            try:
+                self._directory.delete(tp)
+            except OSError as error:  # its name leads nowhere any more; the next start, or a topic of the name, tries again
+                log.error("folder of a deleted topic not removed", partition=str(tp), error=str(error))
 
     # -- deadlines
 
@@ -151,10 +154,11 @@ class Replicas:
 
     def _expire(self) -> None:
         now = self._clock.monotonic()
-        self._waiting = {partition for partition in self._waiting if partition.expire(now)}
         self._deadlines = None
-        if self._waiting:
-            self._deadlines = self._clock.call_at(now + DEADLINES_SECONDS, self._expire)
+        waiting, self._waiting = self._waiting, set()  # whoever is answered may begin to wait elsewhere
+        for partition in waiting:
+            if partition.expire(now):
+                self._someone_waits(partition)
 
     def stop(self) -> None:
         """No more deadlines; whoever still waits learns that this broker goes."""

@@ -70,9 +70,11 @@ class Upkeep:
             partition.retain(now_ms)
         except (KafkaError, OSError) as error:
             log.warning("retention failed", partition=str(partition.tp), error=str(error))
+        except Exception as error:  # a promise broken in one partition must not end the rounds of all
+            log.error("retention broke", partition=str(partition.tp), exc_info=error)
 
     def _checkpoint(self) -> None:
-        self._directory.checkpoint()
         self._later(
             "checkpoint", self._settings.log_flush_offset_checkpoint_interval_ms * 0.001, self._checkpoint
         )
+        self._directory.checkpoint()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 from kbroker.config import TopicConfig
@@ -32,6 +33,7 @@ class Stand:
         self.disk = disk or MemoryDisk()
         self.broker = Broker(self.disk, fsync=fsync, clock=clock)
         self.clock = self.broker.clock
+        self.broker.directory.random = random.Random(epoch)  # no start may make the names of another
         self.broker.directory.open(NODE, "cluster")
         topic = topic or config()
         self.log = self.broker.directory.log(TP, TOPIC_ID, topic)
