@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import methodcaller
 
 import pytest
 
@@ -34,7 +35,7 @@ def test_a_producer_goes_on_after_a_restart_and_nothing_is_lost_or_doubled(
     assert 100 == helper.offset(peer.plain, topic, "latest")
 
 
-@pytest.mark.parametrize("end", [Peer.stop, Peer.kill], ids=["stop", "kill"])
+@pytest.mark.parametrize("end", [methodcaller("stop"), methodcaller("kill")], ids=["stop", "kill"])
 @each_client("idempotent", "restart")
 def test_an_end_at_the_first_produce_is_no_fatal_error(
     client: Client, end: Callable[[Peer], None], helper: Client, peer: Peer, topic: str
