@@ -234,6 +234,7 @@ class Node:
         """
         if self.cluster.state.brokers or not stored:
             return False
+        self._check_pairs(stored)
         topics: dict[UUID, AdoptedTopic] = {}
         for tp, topic_id in sorted(stored.items()):
             configs = ADOPTED_CONFIGS.get(tp.topic, {})
@@ -241,13 +242,6 @@ class Node:
             epochs += [0] * (tp.partition - len(epochs))  # a partition whose folder is not here
             epochs.append(self.directory.noted_epoch(tp))
         await self.propose(AdoptTopics(self.settings.node_id, list(topics.values())))
-        for tp, topic_id in stored.items():
-            if topic_id not in self.cluster.state.topics_by_id:
-                other = uuid_text(self.cluster.state.topics[tp.topic].id)
-                raise StartError(
-                    f"{self.settings.log_dir} holds partitions of two topics named {tp.topic}, with ids {other} and "
-                    f"{uuid_text(topic_id)}: move the folders of one of them elsewhere"
-                )
         log.warning(
             "log directory of Apache Kafka adopted: the topics' configs, retention too, are not in it",
             directory=self.settings.log_dir,
@@ -257,6 +251,20 @@ class Node:
             round_ms=self.settings.log_retention_check_interval_ms,
         )
         return True
+
+    def _check_pairs(self, stored: dict[TopicPartition, UUID]) -> None:
+        """One name, one id. Before anything is adopted: of what is not, the folders would count as a deleted topic's."""
+        by_name: dict[str, tuple[TopicPartition, UUID]] = {}
+        by_id: dict[UUID, TopicPartition] = {}
+        for tp, topic_id in sorted(stored.items()):
+            other, other_id = by_name.setdefault(tp.topic, (tp, topic_id))
+            if other_id == topic_id:
+                other = by_id.setdefault(topic_id, tp)
+            if other_id != topic_id or other.topic != tp.topic:
+                raise StartError(
+                    f"{self.settings.log_dir} holds the folders {other} and {tp}, whose topic names and ids "
+                    f"({uuid_text(topic_id)} in the latter) do not go together: move one of them elsewhere"
+                )
 
     async def _skip_producer_ids(self) -> None:
         """Give out no producer id that an adopted log knows."""

@@ -1,0 +1,479 @@
+"""A node: the order of a start, what it finds on the disk, what it does when it cannot, what a stop leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import random
+import socket
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from kbroker.cluster.commands import (
+    AdoptTopics,
+    AllocateProducerIds,
+    AlterConfigs,
+    ConfigChange,
+    CreateTopics,
+    DeleteTopics,
+    NewTopic,
+    RegisterBroker,
+)
+from kbroker.config import ResourceType, Settings
+from kbroker.config.alter import SET, ConfigOp
+from kbroker.errors import ErrorCode, StartError
+from kbroker.model import TopicPartition
+from kbroker.net.loop import LoopClock
+from kbroker.node import Node
+from kbroker.replication.partition import COMMITTED
+from kbroker.turn import Turn
+from tests.support.memory_disk import MemoryDisk
+from tests.support.storage import Broker, batch, config, region_bytes
+
+TOPIC_ID = UUID(int=0x77)
+MARKER = "/data/.kafka_cleanshutdown"
+
+
+class NoNet:
+    """Sockets are bound, and nobody comes."""
+
+    def __init__(self) -> None:
+        self.listening: list[Any] = []
+        self.steps: list[str] = []
+
+    def accept(self, sock: Any, on_socket: Callable[[Any, Any], None]) -> None:
+        self.steps.append("accept")
+        self.listening.append(sock)
+
+    def forget(self, sock: Any) -> None:
+        self.listening.remove(sock)
+
+
+class SoonThreads:
+    """Work is done in the loop, one piece a turn of it."""
+
+    def run(self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
+        asyncio.get_running_loop().call_soon(self._do, work, done)
+
+    def _do(self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
+        try:
+            result = work()
+        except Exception as error:
+            done(None, error)
+        else:
+            done(result, None)
+
+
+class Life:
+    """A node on a disk in memory, from start to stop, abandon or crash."""
+
+    def __init__(self, disk: MemoryDisk, **values: str) -> None:
+        self.net, self.turn = NoNet(), Turn()
+        loop = asyncio.get_running_loop()
+        self.turn.wake = lambda: loop.call_soon(self.turn.run)
+        options = {"listeners": "PLAINTEXT://127.0.0.1:0", "node.id": "1", "log.dirs": "/data"}
+        named = {name.replace("_", "."): value for name, value in values.items()}
+        self.node = Node(
+            Settings.load(options | named),
+            net=self.net,
+            turn=self.turn,
+            clock=LoopClock(loop),
+            threads=SoonThreads(),
+            disk=disk,
+            random=random.Random(disk.operations),
+        )
+
+    async def start(self) -> Node:
+        await asyncio.wait_for(self.node.start(), 10)
+        return self.node
+
+    async def stop(self) -> None:
+        await asyncio.wait_for(self.node.stop(), 10)
+
+
+@pytest.fixture
+def disk() -> MemoryDisk:
+    return MemoryDisk()
+
+
+@pytest.fixture
+async def lives(disk: MemoryDisk):
+    """Start nodes on the disk; what still runs is abandoned at the end."""
+    made: list[Life] = []
+
+    def life(**values: str) -> Life:
+        made.append(Life(disk, **values))
+        return made[-1]
+
+    yield life
+    for each in made:
+        if each.net.listening:
+            each.node.abandon()
+
+
+async def create(node: Node, name: str, *, topic_id: UUID = TOPIC_ID, partitions: int = 1) -> None:
+    await node.propose(CreateTopics([NewTopic(name, topic_id, [(1,)] * partitions)]))
+
+
+def send(node: Node, name: str, value: bytes, answers: list[ErrorCode] | None = None, index: int = 0) -> None:
+    partition = node.partitions.get(name, index)
+    assert partition is not None
+    appended = partition.append(memoryview(bytearray(batch(value).view)), COMMITTED)
+    partition.when(appended, COMMITTED, 10_000, (answers if answers is not None else []).append)
+
+
+async def produce(node: Node, name: str, value: bytes, index: int = 0) -> None:
+    """Send and wait until it is durable."""
+    answers: list[ErrorCode] = []
+    send(node, name, value, answers, index)
+    for _ in range(1000):
+        if answers:
+            break
+        await asyncio.sleep(0)
+    assert [ErrorCode.NONE] == answers
+
+
+def data(node: Node, name: str, index: int = 0) -> bytes:
+    partition = node.partitions.get(name, index)
+    assert partition is not None
+    region = partition.read(partition.log.start, 1 << 20, at_least_one=True)
+    return b"" if region is None else region_bytes(region)
+
+
+def foreign(disk: MemoryDisk, *folders: tuple[str, int, UUID], epoch: int = 4) -> None:
+    """A log directory that came without our cluster state, stopped cleanly."""
+    broker = Broker(disk)
+    broker.directory.open(1, "MkU3OEVBNTcwNTJENDM2Qg")
+    for name, index, topic_id in folders:
+        log = broker.directory.log(TopicPartition(name, index), topic_id, config())
+        log.append(batch(f"{name} {index}".encode()), epoch)
+    broker.settle()
+    broker.directory.close()
+
+
+def port_is_free(port: int) -> bool:
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def noting(steps: list[str], name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+    """`real`, noting that it was called."""
+
+    def call(*args: Any) -> Any:
+        steps.append(name)
+        return real(*args)
+
+    return call
+
+
+# -- starting
+
+
+async def test_a_start_opens_adopts_recovers_and_registers_before_it_serves(lives, disk, monkeypatch):
+    foreign(disk, ("orders", 0, TOPIC_ID))
+    life = lives()
+    steps = life.net.steps
+    propose = Node.propose
+
+    async def noted(self: Node, command: Any) -> Any:
+        steps.append(type(command).__name__)
+        return await propose(self, command)
+
+    monkeypatch.setattr(Node, "propose", noted)
+    for name in ("_bind", "_open_disk", "_open_partitions"):
+        monkeypatch.setattr(Node, name, noting(steps, name, getattr(Node, name)))
+    await life.start()
+
+    assert [
+        "_bind", "_open_disk", AdoptTopics.__name__, "_open_partitions", RegisterBroker.__name__, "accept",
+    ] == [step for step in steps if step != AllocateProducerIds.__name__]  # fmt: skip
+
+
+async def test_the_first_start_makes_its_folders_and_a_cluster(lives, disk):
+    node = await lives(log_dirs="/some/where/deep").start()
+
+    assert 22 == len(node.cluster.state.cluster_id)
+    assert {"cluster", "meta.properties", ".lock"} <= set(disk.list("/some/where/deep"))
+
+
+async def test_the_port_it_got_is_the_one_it_tells_where_the_configured_one_is_0(lives):
+    node = await lives().start()
+    [endpoint] = node.endpoints
+
+    assert endpoint.port > 0
+    assert [("PLAINTEXT", "127.0.0.1", endpoint.port)] == [
+        (at.listener, at.host, at.port) for at in node.cluster.state.brokers[1].endpoints
+    ]
+
+
+async def test_an_advertised_port_is_told_as_it_is_configured(lives):
+    node = await lives(advertised_listeners="PLAINTEXT://broker.example:19092").start()
+
+    [told] = node.cluster.state.brokers[1].endpoints
+    assert ("broker.example", 19092) == (told.host, told.port)
+
+
+async def test_topics_records_and_identity_survive_a_stop_and_a_start(lives):
+    first = lives()
+    node = await first.start()
+    await create(node, "orders", partitions=2)
+    await produce(node, "orders", b"kept", 1)
+    cluster_id, directory_id = node.cluster.state.cluster_id, node.cluster.state.brokers[1].directory
+    await first.stop()
+
+    node = await lives().start()
+    assert b"kept" in data(node, "orders", 1)
+    assert (cluster_id, directory_id) == (
+        node.cluster.state.cluster_id,
+        node.cluster.state.brokers[1].directory,
+    )
+
+
+@pytest.mark.parametrize("end", ["stop", "abandon"])
+async def test_every_start_raises_the_leader_epochs_above_anything_in_the_logs(lives, end):
+    epochs = []
+    for number in range(3):
+        life = lives()
+        node = await life.start()
+        if not number:
+            await create(node, "orders")
+        partition = node.partitions.get("orders", 0)
+        assert partition.leader_epoch > partition.log.epochs.last
+        epochs.append(partition.leader_epoch)
+        await produce(node, "orders", b"%d" % number)
+        if end == "stop":
+            await life.stop()
+        else:
+            node.abandon()
+
+    assert epochs == sorted(set(epochs))
+
+
+async def test_dynamic_configurations_hold_from_the_start_on(lives):
+    first = lives()
+    node = await first.start()
+    change = ConfigChange(ResourceType.BROKER, "1", [ConfigOp("max.connections", SET, "7")])
+    await node.propose(AlterConfigs([change]))
+    assert 7 == node.connections.limits.connections_max
+    await first.stop()
+
+    assert 7 == (await lives().start()).connections.limits.connections_max
+
+
+# -- what lies in the log directory
+
+
+async def test_a_log_directory_that_comes_without_cluster_state_is_adopted(lives, disk):
+    other = UUID(int=0x78)
+    foreign(disk, ("orders", 0, TOPIC_ID), ("orders", 2, TOPIC_ID), ("other", 0, other))
+    node = await lives().start()
+
+    state = node.cluster.state
+    assert "MkU3OEVBNTcwNTJENDM2Qg" == state.cluster_id
+    assert {"orders": (TOPIC_ID, 3), "other": (other, 1)} == {
+        name: (topic.id, len(topic.partitions)) for name, topic in state.topics.items()
+    }
+    assert b"orders 2" in data(node, "orders", 2)
+    assert 5 <= node.partitions.get("orders", 0).leader_epoch  # 4 is in its log
+    await produce(node, "orders", b"new")
+
+
+async def test_an_adoption_that_a_crash_cut_short_is_done_at_the_next_start(disk, lives):
+    """Whatever was durable by then, no folder is taken for a deleted topic's."""
+    foreign(disk, ("orders", 0, TOPIC_ID))
+    first = lives()
+
+    async def cut(command: Any) -> Any:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    first.node.propose = cut
+    with pytest.raises(OSError, match="no space"):
+        await first.start()
+
+    node = await lives().start()
+    assert b"orders 0" in data(node, "orders")
+
+
+async def test_an_adoption_without_its_registration_is_not_made_twice(disk, lives):
+    foreign(disk, ("orders", 0, TOPIC_ID))
+    first = lives()
+
+    async def cut() -> None:
+        raise OSError("cut")
+
+    first.node._register = cut
+    with pytest.raises(OSError, match="cut"):
+        await first.start()
+
+    node = await lives().start()
+    assert (["orders"], TOPIC_ID) == (list(node.cluster.state.topics), node.cluster.state.topics["orders"].id)
+    assert b"orders 0" in data(node, "orders")
+
+
+@pytest.mark.parametrize("moved", [0, 1])
+@pytest.mark.parametrize(
+    "folders",
+    [
+        (("orders", 0, TOPIC_ID), ("orders", 1, UUID(int=0x79))),
+        (("orders", 0, TOPIC_ID), ("orders-copy", 0, TOPIC_ID)),
+    ],
+)
+async def test_folders_whose_names_and_ids_do_not_go_together_stay_until_one_is_moved(
+    disk, lives, folders, moved
+):
+    foreign(disk, *folders)
+    names = [f"{name}-{index}" for name, index, _ in folders]
+    for _ in range(2):
+        with pytest.raises(StartError, match=f"{names[0]} and {names[1]}"):
+            await lives().start()
+    assert set(names) <= set(disk.list("/data"))
+
+    disk.rename(f"/data/{names[moved]}", f"/{names[moved]}")
+    node = await lives().start()
+    name, index, topic_id = folders[1 - moved]
+    assert topic_id == node.cluster.state.topics[name].id
+    assert f"{name} {index}".encode() in data(node, name, index)
+
+
+async def test_the_folder_of_a_deleted_topic_is_removed_at_the_start(lives, disk):
+    first = lives()
+    node = await first.start()
+    await create(node, "orders")
+    await produce(node, "orders", b"old")
+    node.directory.delete = lambda tp: None  # the power goes before the folder does
+    await node.propose(DeleteTopics([TOPIC_ID]))
+    node.abandon()
+    assert "orders-0" in disk.list("/data")
+
+    node = await lives().start()
+    assert "orders-0" not in disk.list("/data")
+    await create(node, "orders", topic_id=UUID(int=0x80))
+    await produce(node, "orders", b"new")
+    assert b"old" not in data(node, "orders")
+
+
+# -- starts that fail
+
+
+async def test_a_log_directory_in_use_ends_the_start_and_frees_its_port(lives):
+    await lives().start()
+    second = lives()
+    with pytest.raises(StartError, match="is in use by another process"):
+        await second.start()
+
+    assert port_is_free(second.node.endpoints[0].port)
+
+
+async def test_the_directory_of_another_node_ends_the_start_and_is_let_go(lives, disk):
+    first = lives()
+    await first.start()
+    await first.stop()
+    with pytest.raises(StartError, match="belongs to node 1"):
+        await lives(node_id="2").start()
+
+    assert {} == disk.locks
+    await lives().start()
+
+
+async def test_a_port_in_use_ends_the_start_before_the_disk_is_touched(lives, disk):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        listeners = f"A://127.0.0.1:0,B://127.0.0.1:{port}"
+        life = lives(
+            listeners=listeners,
+            advertised_listeners=listeners.replace(":0", ":1234"),
+            listener_security_protocol_map="A:PLAINTEXT,B:PLAINTEXT",
+            inter_broker_listener_name="A",
+        )
+        with pytest.raises(StartError, match=str(port)):
+            await life.start()
+
+    assert 0 == disk.operations
+
+
+@pytest.mark.parametrize("step", ["_adopt", "_take_dynamic_configs", "_open_partitions", "_register"])
+async def test_a_start_that_fails_half_way_closes_what_it_opened(lives, disk, step):
+    life = lives()
+
+    def fail(*args: Any) -> None:
+        raise RuntimeError("half-way")
+
+    setattr(life.node, step, fail)
+    with pytest.raises(RuntimeError, match="half-way"):
+        await life.start()
+
+    assert port_is_free(life.node.endpoints[0].port)
+    assert {} == disk.locks
+    assert [] == life.net.listening
+    await lives().start()
+
+
+# -- ending
+
+
+async def test_a_stop_answers_what_was_appended_frees_everything_and_leaves_the_mark(lives, disk):
+    life = lives()
+    node = await life.start()
+    await create(node, "orders")
+    answers: list[ErrorCode] = []
+    send(node, "orders", b"last", answers)
+    await life.stop()
+
+    assert [ErrorCode.NONE] == answers
+    assert disk.exists(MARKER)
+    assert ({}, []) == (disk.locks, life.net.listening)
+    assert port_is_free(node.endpoints[0].port)
+    disk.crash("none")
+    assert b"last" in data(await lives().start(), "orders")
+
+
+async def test_a_running_node_has_no_clean_mark_and_an_abandoned_one_leaves_none(lives, disk):
+    first = lives()
+    await first.start()
+    await first.stop()
+    second = lives()
+    node = await second.start()
+    assert not disk.exists(MARKER)
+
+    node.abandon()
+    assert not disk.exists(MARKER)
+    assert ({}, []) == (disk.locks, second.net.listening)
+
+
+@pytest.mark.parametrize("keep", ["none", "torn", "all"])
+async def test_after_the_power_went_what_was_answered_is_served(lives, disk, keep):
+    node = await lives().start()
+    await create(node, "orders")
+    await produce(node, "orders", b"answered")
+    send(node, "orders", b"open")
+    node.abandon()
+    disk.crash(keep)
+
+    node = await lives().start()
+    partition = node.partitions.get("orders", 0)
+    assert b"answered" in data(node, "orders")
+    assert partition.high_watermark == partition.log.flushed == partition.log.end
+
+
+async def test_a_disk_that_fails_at_the_stop_leaves_no_clean_mark(lives, disk):
+    life = lives()
+    node = await life.start()
+    await create(node, "orders")
+    answers: list[ErrorCode] = []
+    send(node, "orders", b"a", answers)
+    disk.fail = lambda what, path: errno.EIO if what == "sync" and path.endswith(".log") else None
+    await life.stop()
+
+    assert [ErrorCode.KAFKA_STORAGE_ERROR] == answers
+    assert not disk.exists(MARKER)
+    assert {} == disk.locks
