@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tarfile
 from pathlib import Path
 
@@ -97,15 +96,3 @@ def test_a_refused_adoption_removes_nothing(directory: Path, monkeypatch: pytest
     broker = start(directory)
     assert 3000 == sum(1 for _ in broker.records("plain", 0))
     broker.stop()
-
-
-def test_folders_of_two_topics_of_one_name_stop_the_start(directory: Path) -> None:
-    shutil.copytree(directory / "plain-0", directory / "plain-2")
-    (directory / "plain-2" / "partition.metadata").write_text(
-        "version: 0\ntopic_id: AAAAAAAAAAAAAAAAAAAAAQ\n"
-    )
-
-    with pytest.raises(StartError, match="two topics named plain"):
-        start(directory)
-
-    assert (directory / "plain-2").exists()
