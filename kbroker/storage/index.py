@@ -17,6 +17,11 @@ OFFSET_ENTRY_SIZE = _OFFSET_ENTRY.size
 TIME_ENTRY_SIZE = _TIME_ENTRY.size
 _SWAP = sys.byteorder == "little"
 
+# What an index without entries has: most partitions' newest segments are that short, and two arrays are 160 bytes.
+# Never appended to.
+_NO_INTS = array("i")
+_NO_LONGS = array("q")
+
 
 class OffsetIndex:
     """Entries (last offset of a batch, relative to the base; file position of that batch), both strictly rising."""
@@ -24,8 +29,8 @@ class OffsetIndex:
     __slots__ = ("offsets", "positions")
 
     def __init__(self) -> None:
-        self.offsets = array("i")
-        self.positions = array("i")
+        self.offsets = _NO_INTS
+        self.positions = _NO_INTS
 
     @staticmethod
     def parse(raw: bytes) -> OffsetIndex:
@@ -48,6 +53,8 @@ class OffsetIndex:
         return len(self.offsets)
 
     def add(self, relative: int, position: int) -> None:
+        if self.offsets is _NO_INTS:
+            self.offsets, self.positions = array("i"), array("i")
         self.offsets.append(relative)
         self.positions.append(position)
 
@@ -101,8 +108,8 @@ class TimeIndex:
     __slots__ = ("offsets", "timestamps")
 
     def __init__(self) -> None:
-        self.timestamps = array("q")
-        self.offsets = array("i")
+        self.timestamps = _NO_LONGS
+        self.offsets = _NO_INTS
 
     @staticmethod
     def parse(raw: bytes) -> TimeIndex:
@@ -121,6 +128,8 @@ class TimeIndex:
         return len(self.timestamps)
 
     def add(self, timestamp: int, relative: int) -> None:
+        if self.offsets is _NO_INTS:
+            self.timestamps, self.offsets = array("q"), array("i")
         self.timestamps.append(timestamp)
         self.offsets.append(relative)
 

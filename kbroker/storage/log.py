@@ -86,6 +86,9 @@ class PartitionLog:
 
     Appending and reading are here. What happens more rarely is in a file of its own, as functions of the log: `opening`,
     `rolling`, `flushing`, `cutting` (at its end), `trimming` (at its start), `saving`.
+
+    Reads of record bytes are left to whoever sends a Region. Finding one may read index files and batch headers, and
+    waits for the disk where the page cache has lost them: a consumer that begins far back costs some such reads.
     """
 
     __slots__ = (
