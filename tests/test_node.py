@@ -257,6 +257,20 @@ async def test_every_start_raises_the_leader_epochs_above_anything_in_the_logs(l
     assert epochs == sorted(set(epochs))
 
 
+async def test_an_epoch_that_a_log_knows_and_the_cluster_state_does_not_is_passed_too(lives):
+    """The state may be older than the logs: a folder put back from a copy, a state that was lost and adopted anew."""
+    first = lives()
+    node = await first.start()
+    await create(node, "orders")
+    node.partitions.get("orders", 0).lead(1, 40, (1,), 1)
+    await produce(node, "orders", b"a")
+    await first.stop()
+
+    node = await lives().start()
+    assert 41 == node.partitions.get("orders", 0).leader_epoch
+    await produce(node, "orders", b"b")
+
+
 async def test_dynamic_configurations_hold_from_the_start_on(lives):
     first = lives()
     node = await first.start()
@@ -418,6 +432,25 @@ async def test_a_start_that_fails_half_way_closes_what_it_opened(lives, disk, st
     await lives().start()
 
 
+async def test_what_was_recovered_is_on_the_disk_before_anybody_registers(lives, disk, monkeypatch):
+    first = lives()
+    node = await first.start()
+    await create(node, "orders")
+    send(node, "orders", b"written")
+    first.turn.run()
+    node.abandon()
+    disk.crash("all")
+    second, seen = lives(), []
+
+    async def register() -> None:
+        partition = second.node.partitions.get("orders", 0)
+        seen.append((partition.log.flushed, partition.log.end))
+
+    second.node._register = register
+    await second.start()
+    assert [(1, 1)] == seen
+
+
 # -- ending
 
 
@@ -452,10 +485,12 @@ async def test_a_running_node_has_no_clean_mark_and_an_abandoned_one_leaves_none
 
 @pytest.mark.parametrize("keep", ["none", "torn", "all"])
 async def test_after_the_power_went_what_was_answered_is_served(lives, disk, keep):
-    node = await lives().start()
+    life = lives()
+    node = await life.start()
     await create(node, "orders")
     await produce(node, "orders", b"answered")
     send(node, "orders", b"open")
+    life.turn.run()  # written, not flushed
     node.abandon()
     disk.crash(keep)
 
