@@ -89,7 +89,8 @@ class Connections:
         if secure is not None:
             try:
                 sock, stream = secure(sock)
-            except (OSError, ValueError) as error:  # the client went before we looked at it: Python asks the socket
+            except (OSError, ValueError) as error:
+                # the client went before we looked at it: Python asks the socket
                 self._tell("connection closed: TLS", peer, str(error))
                 return sock.close()  # type: ignore[no-any-return]
         self._per_ip[ip] += 1

@@ -12,7 +12,9 @@ import pytest
 from kbroker.net.loop import new_loop
 from kbroker.turn import Turn
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the selector is epoll's; elsewhere LoopNet serves")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="the selector is epoll's; elsewhere LoopNet serves"
+)
 
 
 class Echo:
