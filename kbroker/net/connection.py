@@ -22,6 +22,9 @@ from kbroker.turn import Turn
 # Bytes of answers in memory on one connection, above which it is not read from until they are sent. A slow reader
 # holds this much and no more (file regions count nothing: they are read when they can be sent).
 UNSENT_BYTES_MAX = 4 << 20
+# A slot's answer of up to this size counts when it comes to the front, not when it is given: what the lanes give, Produce's
+# answers, costs no more than an assignment. UNANSWERED_MAX of them are 256 KiB.
+SLOT_BYTES_UNCOUNTED_MAX = 1 << 10
 # Requests on one connection that are not answered yet. Stock producers keep 5 in flight; load generators hundreds.
 UNANSWERED_MAX = 256
 # Up to here answers are joined and sent by one `send`, which is cheaper than `sendmsg` of several pieces.
@@ -133,9 +136,13 @@ class Slot:
 
     def fill_bytes(self, answer: Answer) -> None:
         """The same with a whole encoded frame; the slot is bound."""
-        self.answer = answer
         connection = self.connection
         assert connection is not None
+        if type(answer) is bytes and len(answer) > SLOT_BYTES_UNCOUNTED_MAX:
+            answer = [answer]  # parts have been counted, wherever they stand
+        if type(answer) is list:
+            connection.count(answer)
+        self.answer = answer
         if not connection.marked:
             connection.mark()
 
@@ -224,7 +231,7 @@ class Connection:
         self._large = False  # the last frame had its own buffer
         self._held: bytes | None = None  # bytes that came behind a frame that waits for the budget
         self._out: deque[Any] = deque()
-        self._unsent = 0  # bytes in _out, regions and open slots not counted
+        self._unsent = 0  # bytes in _out, without regions and what slots behind the first have uncounted
         self._blocked = False  # the socket takes no more: sending goes on when it says so
         self._paused = False  # somebody asked to stop reading, or the budget is empty
         self._watch()
@@ -407,10 +414,17 @@ class Connection:
         self._out.append(answer)
         if type(answer) is bytes:
             self._unsent += len(answer)
-        elif type(answer) is Slot and answer.answer is None:
-            return
+        elif type(answer) is Slot:
+            if answer.answer is None:
+                return
+        else:
+            self.count(answer)
         if not self.marked:
             self.mark()
+
+    def count(self, parts: Any) -> None:
+        """An answer in parts is held for the peer until it takes it."""
+        self._unsent += sum(len(part) for part in parts if type(part) is not Region)
 
     def replace(self, slot: Slot, other: Slot) -> None:
         """`other` is what `slot` stood for."""
@@ -517,8 +531,6 @@ class Connection:
         for piece in reversed(answer):
             if len(piece):
                 out.appendleft(piece)
-                if type(piece) is not Region:
-                    self._unsent += len(piece)
 
     def _send_some(self) -> bool:
         """One send of what stands in front; False when it must go on later."""

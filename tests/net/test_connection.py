@@ -302,6 +302,39 @@ def test_one_read_of_many_requests_does_not_make_unbounded_answers():
     assert 41 * len(big) == len(wire.sent)
 
 
+@pytest.mark.parametrize("later", [False, True], ids=["at once", "by a slot"])
+@pytest.mark.parametrize("parts", [1, 100])
+def test_answers_of_any_shape_count_for_a_peer_that_takes_none(parts, later):
+    """Behind the first they would stand uncounted otherwise: 256 of them, each of megabytes."""
+    answer = [b"x" * (1_000_000 // parts)] * parts
+    slots: list[Slot] = []
+
+    def serve(wire: Wire, _: bytes) -> object:
+        if not later:
+            return answer
+        slots.append(Slot())
+        slots[-1].bind(wire.connection, 0, 0)
+        return slots[-1]
+
+    wire = Wire(serve)
+    wire.sock.room = 0
+    for _ in range(50):
+        wire.arrive(frame(ONE))
+        for slot in slots:
+            if slot.answer is None:
+                wire.step(lambda slot=slot: slot.fill_bytes(answer if parts > 1 else answer[0]))
+
+    assert UNSENT_BYTES_MAX // 1_000_000 + 1 == len(wire.frames)
+    assert not wire.net.reads(wire.sock)
+
+    wire.sock.room = 1 << 40
+    wire.run()
+
+    assert 50 == len(wire.frames)
+    assert 0 == wire.connection._unsent
+    assert wire.net.reads(wire.sock)
+
+
 def test_many_unanswered_requests_stop_reading_until_some_are_answered():
     slots: list[Slot] = []
 
