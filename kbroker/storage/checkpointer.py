@@ -32,6 +32,36 @@ LOGS_PER_STEP = 200
 Done = Callable[[BaseException | None], None]
 
 
+class _Stale:
+    """Deleted partitions that one of the files still names, and that it stops naming once it is written anew."""
+
+    __slots__ = ("_named", "_while_written")
+
+    def __init__(self) -> None:
+        self._named: set[TopicPartition] = set()
+        self._while_written: set[TopicPartition] = set()  # in what lies there only
+
+    def __contains__(self, tp: TopicPartition) -> bool:
+        return tp in self._named or tp in self._while_written
+
+    def __bool__(self) -> bool:
+        return bool(self._named or self._while_written)
+
+    def add(self, tp: TopicPartition) -> None:
+        self._named.add(tp)
+
+    def writing(self) -> None:
+        """The content that is about to be written names none of them."""
+        self._while_written |= self._named
+        self._named = set()
+
+    def wrote(self, *, durably: bool) -> None:
+        """It is on the disk, or it is not."""
+        if not durably:
+            self._named |= self._while_written
+        self._while_written = set()
+
+
 class Checkpointer:
     """The three offset checkpoints of a directory, in memory and on disk."""
 
@@ -55,7 +85,7 @@ class Checkpointer:
         self.recovery: dict[TopicPartition, int] = {}  # no file says more than this
         self.starts: dict[TopicPartition, int] = {}
         self.watermarks: dict[TopicPartition, int] = {}  # hints: min(this, log end)
-        self._stale: set[TopicPartition] = set()  # deleted, but the files still name them
+        self._stale = {name: _Stale() for name in (RECOVERY_FILE, STARTS_FILE, WATERMARKS_FILE)}
         self._running = False
         self._void = False  # what a thread is preparing is out of date
         self._todo: list[PartitionLog] = []
@@ -138,6 +168,8 @@ class Checkpointer:
     def _prepare(self) -> None:
         self._void = False
         path = self._directory.path
+        self._stale[RECOVERY_FILE].writing()
+        self._stale[WATERMARKS_FILE].writing()
         content = [
             (f"{path}/{RECOVERY_FILE}", encode_offsets(self.recovery)),
             (f"{path}/{WATERMARKS_FILE}", encode_offsets(self.watermarks)),
@@ -147,31 +179,32 @@ class Checkpointer:
         self._directory.threads.run(work, self._prepared)
 
     def _prepared(self, paths: list[str] | None, error: BaseException | None) -> None:
-        if error is not None or paths is None:
-            log.warning("checkpoint not written", path=self._directory.path, error=str(error))
-            self._running = False
-            return
-        if self._void:
+        if error is None and self._void:
             self._prepare()
             return
         try:
-            for path in paths:
+            for path in paths or []:
                 put_in_place(self._directory.disk, path)
         except OSError as failed:
-            log.warning("checkpoint not written", path=self._directory.path, error=str(failed))
-            self._running = False
-            return
-        self._stale.clear()
-        if not self._directory.fsync:
-            self._running = False
-            return
-        sync = partial(self._directory.disk.sync_dir, self._directory.path)
-        self._directory.threads.run(sync, self._finished)
+            error = failed
+        if error is not None:
+            log.warning("checkpoint not written", path=self._directory.path, error=str(error))
+            self._written(durably=False)
+        elif self._directory.fsync:
+            sync = partial(self._directory.disk.sync_dir, self._directory.path)
+            self._directory.threads.run(sync, self._finished)
+        else:
+            self._written(durably=True)
 
     def _finished(self, _: None, error: BaseException | None) -> None:
-        self._running = False
+        self._written(durably=error is None)
         if error is not None:
             self._directory.fsync_failed(error)
+
+    def _written(self, *, durably: bool) -> None:
+        self._running = False
+        self._stale[RECOVERY_FILE].wrote(durably=durably)
+        self._stale[WATERMARKS_FILE].wrote(durably=durably)
 
     def lower(self, tp: TopicPartition, offset: int) -> None:
         """The log is about to be cut to `offset`: no point may lie beyond. Durable when this returns."""
@@ -182,18 +215,29 @@ class Checkpointer:
 
     def forget(self, tp: TopicPartition) -> None:
         """The partition was deleted."""
-        if self.recovery.pop(tp, None) is not None or self.starts.pop(tp, None) is not None:
-            self._stale.add(tp)
-        self.starts.pop(tp, None)
-        self.watermarks.pop(tp, None)
+        for name, offsets in self._files():
+            if offsets.pop(tp, None) is not None:
+                self._stale[name].add(tp)
 
     def made_anew(self, tp: TopicPartition) -> None:
         """A new log is about to be made: the files must not say of it what was true of a deleted one."""
-        if tp in self._stale:
-            self._write(RECOVERY_FILE, self.recovery)
-            self._write(STARTS_FILE, self.starts)
-            self._void = self._starts_void = True
-            self._stale.clear()
+        if any(tp in stale for stale in self._stale.values()):
+            self.name_no_deleted()
+
+    def name_no_deleted(self) -> None:
+        """Write the files that name deleted partitions. Durable when this returns."""
+        for name, offsets in self._files():
+            if self._stale[name]:
+                self._write(name, offsets)
+                self._void = True
+                self._starts_void = True
+
+    def _files(self) -> list[tuple[str, dict[TopicPartition, int]]]:
+        return [
+            (RECOVERY_FILE, self.recovery),
+            (STARTS_FILE, self.starts),
+            (WATERMARKS_FILE, self.watermarks),
+        ]
 
     def write_all(self, watermarks: Mapping[TopicPartition, int] | None) -> None:
         """Write the three files now: the last act of a clean stop. Every log is saved and synced."""
@@ -226,6 +270,7 @@ class Checkpointer:
     def _prepare_starts(self) -> None:
         self._starts_running, self._starts_void = True, False
         waiters, self._start_waiters = self._start_waiters, []
+        self._stale[STARTS_FILE].writing()
         content = [(f"{self._directory.path}/{STARTS_FILE}", encode_offsets(self.starts))]
         work = partial(_prepare_files, self._directory.disk, [], content, True)
         self._directory.threads.run(work, partial(self._starts_prepared, waiters))
@@ -251,6 +296,7 @@ class Checkpointer:
 
     def _starts_done(self, waiters: list[Done], _: None, error: BaseException | None) -> None:
         self._starts_running = False
+        self._stale[STARTS_FILE].wrote(durably=error is None)
         for done in waiters:
             done(error)
         if self._start_waiters and not self._starts_running:
@@ -258,12 +304,14 @@ class Checkpointer:
 
     def _write(self, name: str, offsets: Mapping[TopicPartition, int]) -> None:
         disk, path = self._directory.disk, self._directory.path
+        self._stale[name].writing()
         fresh = prepare_file(
             disk, f"{path}/{name}", encode_offsets(offsets), fsync=self._directory.fsync, suffix=".new"
         )
         disk.rename(fresh, f"{path}/{name}")
         if self._directory.fsync:
             disk.sync_dir(path)
+        self._stale[name].wrote(durably=True)
 
 
 def _sync_files(files: list[File]) -> None:

@@ -209,18 +209,29 @@ def _check_producers(log: PartitionLog) -> None:
         assert known.sent[-1] == log.producers.producers[producer_id].sent[-1]
 
 
-def _delete_and_make_again(disk: MemoryDisk, note: Callable[[str], None]) -> None:
+def _delete_and_make_again(
+    disk: MemoryDisk, note: Callable[[str], None], *, checkpoint: bool, in_between: bool
+) -> None:
     broker = Broker(disk)
     broker.directory.open(0, "cluster")
     first = broker.directory.log(TP, TOPIC_ID, CONFIG)
     first.append(batch(b"old"), 0)
-    first.append(batch(b"old" * 100), 0)
+    first.append(batch(b"old" * 100, b"old"), 0)
     broker.settle()
-    broker.directory.checkpoint()
+    first.delete_before(2, lambda _: None)
+    broker.directory.checkpoint({TP: 3})
     broker.settle()
     note("deleting")
+    if checkpoint and in_between:
+        broker.directory.checkpoint({})
+        broker.turn.run()
+        while broker.threads.step() and not disk.exists("/data/recovery-point-offset-checkpoint.tmp"):
+            pass
     broker.directory.delete(TP)
     broker.turn.run()
+    if checkpoint:
+        broker.directory.checkpoint({})
+        broker.settle()
     second = broker.directory.log(TP, UUID(int=2), CONFIG)
     second.append(batch(b"new"), 0)
     broker.settle()
@@ -229,20 +240,25 @@ def _delete_and_make_again(disk: MemoryDisk, note: Callable[[str], None]) -> Non
     broker.settle()
 
 
+@pytest.mark.parametrize("in_between", [False, True], ids=["", "deleted-in-a-checkpoint"])
+@pytest.mark.parametrize("checkpoint", [False, True], ids=["", "checkpoint"])
 @pytest.mark.parametrize("keep", ["none", "torn", "all"])
-def test_a_topic_made_again_never_shows_what_the_deleted_one_held(keep: str) -> None:
+def test_a_topic_made_again_never_shows_what_the_deleted_one_held(
+    keep: str, checkpoint: bool, in_between: bool
+) -> None:
+    how = {"checkpoint": checkpoint, "in_between": in_between}
     disk = MemoryDisk()
-    _delete_and_make_again(disk, lambda _: None)
-    for crash_at in range(1, disk.operations + 1):
-        _delete_crash_check(crash_at, keep)
+    _delete_and_make_again(disk, lambda _: None, **how)
+    for crash_at in range(1, disk.operations + 2):  # the last one: after the end
+        _delete_crash_check(crash_at, keep, how)
 
 
-def _delete_crash_check(crash_at: int, keep: str) -> None:
+def _delete_crash_check(crash_at: int, keep: str, how: dict[str, bool]) -> None:
     disk = MemoryDisk(seed=crash_at)
     disk.crash_at = crash_at
     notes: list[str] = []
     try:
-        _delete_and_make_again(disk, notes.append)
+        _delete_and_make_again(disk, notes.append, **how)
     except Crashed:
         pass
     disk.crash(keep)
@@ -253,10 +269,10 @@ def _delete_crash_check(crash_at: int, keep: str) -> None:
     broker.settle()
     values = [b"old" in raw for raw in read_all(log).values()]
     if "deleting" in notes:
-        assert not any(values), f"crash at {crash_at} {disk.log[crash_at - 1]}"
+        assert not any(values), f"crash at {crash_at} {disk.log[crash_at - 1 :]}"
         assert not log.lost
     if "made again" in notes:
-        assert [False] == values
+        assert [False] == values, f"crash at {crash_at} {disk.log[crash_at - 1 :]}"
         assert TP not in opened.lost
     broker.clock.advance(1000)
     broker.settle()
