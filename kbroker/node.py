@@ -26,7 +26,7 @@ from kbroker.cluster.state import Change
 from kbroker.config import ResourceType, Settings
 from kbroker.errors import StartError
 from kbroker.model import Endpoint, TopicPartition, uuid_text
-from kbroker.net.buffers import Budget, Buffers
+from kbroker.net.buffers import OWN_LIMIT_MIN, Budget, Buffers, own_limit
 from kbroker.net.loop import LoopClock, new_loop
 from kbroker.net.threads import LoopThreads
 from kbroker.observe import logs
@@ -51,6 +51,9 @@ CLUSTER_FOLDER = "cluster"  # in the log directory: the cluster log's journal an
 # Ids of producers left free above those seen in a log directory of Apache Kafka: others may have written elsewhere in
 # its cluster, and an id given out twice makes records pass for repeated ones. There are 2^63.
 PRODUCER_IDS_SKIPPED = 1_000_000
+# What every other adopted topic gets: its retention is in Kafka's metadata log, which we do not read, and our default
+# would delete what it kept for longer.
+KEPT_FOR_EVER = {"retention.ms": "-1", "retention.bytes": "-1"}
 # What internal topics have in every Kafka, so that nothing of them ages away after an adoption.
 ADOPTED_CONFIGS = {
     "__consumer_offsets": {"cleanup.policy": "compact"},
@@ -77,6 +80,7 @@ class Node:
         threads: Threads,
         disk: Disk,
         random: Random,
+        request_bytes_max: int = OWN_LIMIT_MIN,  # where `queued.max.request.bytes` leaves it to us
     ) -> None:
         self.settings = settings
         self.endpoints: tuple[Endpoint, ...] = ()  # where it listens, with real ports; known after `start`
@@ -97,6 +101,7 @@ class Node:
             random=random,
             fsync=settings.kbroker_fsync_before_ack,
         )
+        budget = settings.queued_max_request_bytes
         self.connections = Connections(
             Limits(
                 connections_max=settings.max_connections,
@@ -107,7 +112,7 @@ class Node:
             net=net,
             turn=turn,
             threads=threads,
-            buffers=Buffers(Budget(settings.queued_max_request_bytes)),
+            buffers=Buffers(Budget(request_bytes_max if budget <= 0 else budget)),
             clock=clock,
         )
         self._tls: dict[str, TlsListener] = {}
@@ -237,18 +242,16 @@ class Node:
         self._check_pairs(stored)
         topics: dict[UUID, AdoptedTopic] = {}
         for tp, topic_id in sorted(stored.items()):
-            configs = ADOPTED_CONFIGS.get(tp.topic, {})
+            configs = ADOPTED_CONFIGS.get(tp.topic, KEPT_FOR_EVER)
             epochs = topics.setdefault(topic_id, AdoptedTopic(tp.topic, topic_id, [], configs)).epochs
             epochs += [0] * (tp.partition - len(epochs))  # a partition whose folder is not here
             epochs.append(self.directory.noted_epoch(tp))
         await self.propose(AdoptTopics(self.settings.node_id, list(topics.values())))
         log.warning(
-            "log directory of Apache Kafka adopted: the topics' configs, retention too, are not in it",
+            "log directory of Apache Kafka adopted: the topics' configs are not in it, so nothing is deleted by age or size",
             directory=self.settings.log_dir,
             topics=len(topics),
-            retention_ms=self.settings.topic_config({}).retention_ms,
-            cure="set them anew, the first round of retention comes in a while",
-            round_ms=self.settings.log_retention_check_interval_ms,
+            cure="set retention.ms, retention.bytes and what else the topics had anew (kafka-configs.sh --alter)",
         )
         return True
 
@@ -423,6 +426,11 @@ class Node:
         self.directory.close()
 
 
+def memory_bytes() -> int:
+    """The memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def run(settings: Settings, on_ready: Callable[[str], None]) -> None:
     """Run a broker in this thread until SIGTERM or SIGINT. `on_ready` hears where it serves."""
     from kbroker.storage.disk import RealDisk
@@ -440,6 +448,7 @@ def run(settings: Settings, on_ready: Callable[[str], None]) -> None:
             threads=threads,
             disk=RealDisk(),
             random=SystemRandom(),
+            request_bytes_max=own_limit(memory_bytes()),
         )
         stopping = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -29,7 +30,7 @@ class Bell:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        if hasattr(os, "eventfd"):  # Linux
+        if sys.platform == "linux":
             self._read_fd = self._write_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         else:
             self._read_fd, self._write_fd = os.pipe()
@@ -37,6 +38,7 @@ class Bell:
             os.set_blocking(self._write_fd, False)
 
     def fileno(self) -> int:
+        """What to watch for reading."""
         return self._read_fd
 
     def ring(self) -> None:
