@@ -248,7 +248,7 @@ class Node:
             epochs.append(self.directory.noted_epoch(tp))
         await self.propose(AdoptTopics(self.settings.node_id, list(topics.values())))
         log.warning(
-            "log directory of Apache Kafka adopted: the topics' configs are not in it, so nothing is deleted by age or size",
+            "log directory of Apache Kafka adopted without its topics' configs: nothing is deleted by age or size",
             directory=self.settings.log_dir,
             topics=len(topics),
             cure="set retention.ms, retention.bytes and what else the topics had anew (kafka-configs.sh --alter)",
