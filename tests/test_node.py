@@ -26,6 +26,7 @@ from kbroker.config import ResourceType, Settings
 from kbroker.config.alter import SET, ConfigOp
 from kbroker.errors import ErrorCode, StartError
 from kbroker.model import TopicPartition
+from kbroker.net.buffers import OWN_LIMIT_MIN
 from kbroker.net.loop import LoopClock
 from kbroker.node import Node
 from kbroker.replication.partition import COMMITTED
@@ -269,6 +270,13 @@ async def test_an_epoch_that_a_log_knows_and_the_cluster_state_does_not_is_passe
     node = await lives().start()
     assert 41 == node.partitions.get("orders", 0).leader_epoch
     await produce(node, "orders", b"b")
+
+
+@pytest.mark.parametrize("value, limit", [("-1", OWN_LIMIT_MIN), ("0", OWN_LIMIT_MIN), ("5000", 5000)])
+async def test_memory_for_requests_always_has_a_limit(disk, value, limit):
+    node = Life(disk, queued_max_request_bytes=value).node
+
+    assert limit == node.connections._buffers.budget.limit
 
 
 async def test_dynamic_configurations_hold_from_the_start_on(lives):

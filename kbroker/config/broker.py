@@ -85,7 +85,8 @@ class BrokerOptions:
     )
     queued_max_request_bytes: int = option(
         "queued.max.request.bytes", LONG, -1,
-        doc="Bytes of requests held in memory, over all connections; -1: the broker's own limit.",
+        doc="Bytes of requests held in memory, over all connections. -1: a quarter of the machine's memory, at least "
+        "128 MiB and at most 1 GiB; in an embedded broker 128 MiB.",
     )  # fmt: skip
     socket_listen_backlog_size: int = option(
         "socket.listen.backlog.size",

@@ -17,8 +17,18 @@ POOL_BUFFER_SIZE_MIN = 1 << 20
 # From here on a buffer is anonymous memory: its pages come as bytes arrive. Python zeroes a bytearray, so that a peer
 # could take 100 MB with the four bytes that announce them.
 LAZY_SIZE_MIN = 64 << 10
+# Bytes of requests in memory at once where nobody says another number: a quarter of the machine's memory, between enough
+# for the largest request and more than all producers together keep under way.
+OWN_LIMIT_SHARE = 4
+OWN_LIMIT_MIN = 128 << 20
+OWN_LIMIT_MAX = 1 << 30
 # Where the system has huge pages that come by themselves, one byte would take 2 MiB of them.
 SMALL_PAGES: int | None = getattr(system, "MADV_NOHUGEPAGE", None)
+
+
+def own_limit(memory_bytes: int) -> int:
+    """What requests may take together on a machine with this much memory."""
+    return min(max(memory_bytes // OWN_LIMIT_SHARE, OWN_LIMIT_MIN), OWN_LIMIT_MAX)
 
 
 class Budget:

@@ -10,6 +10,7 @@ from kbroker.net.buffers import (
     SHARED_SIZE,
     Budget,
     Buffers,
+    own_limit,
 )
 
 
@@ -82,6 +83,13 @@ def test_without_limit_nobody_waits():
     budget = Budget(-1)
 
     assert all(budget.take(1 << 40, lambda: None) for _ in range(10))
+
+
+@pytest.mark.parametrize(
+    "memory, limit", [(64 << 20, 128 << 20), (1 << 30, 256 << 20), (2 << 30, 512 << 20), (64 << 30, 1 << 30)]
+)
+def test_requests_take_a_share_of_the_machines_memory_within_bounds(memory, limit):
+    assert limit == own_limit(memory)
 
 
 @pytest.mark.parametrize("size", [1, LAZY_SIZE_MIN - 1, LAZY_SIZE_MIN, SHARED_SIZE, 5 << 20])
