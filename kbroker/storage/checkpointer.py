@@ -213,6 +213,22 @@ class Checkpointer:
             self._write(RECOVERY_FILE, self.recovery)
             self._void = True
 
+    def named(self) -> set[TopicPartition]:
+        """Partitions that have had records, as far as the points tell."""
+        return {
+            tp for offsets in (self.recovery, self.starts) for tp, offset in offsets.items() if offset > 0
+        }
+
+    def reached(self, tp: TopicPartition) -> int:
+        """An offset below which all were once given to records."""
+        return max(offsets.get(tp, 0) for _, offsets in self._files())
+
+    def correct_start(self, tp: TopicPartition, start: int) -> None:
+        """The log begins at `start`, whatever was noted. Durable when this returns."""
+        self.starts[tp] = start
+        self._write(STARTS_FILE, self.starts)
+        self._starts_void = True
+
     def forget(self, tp: TopicPartition) -> None:
         """The partition was deleted."""
         for name, offsets in self._files():

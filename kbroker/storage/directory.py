@@ -17,7 +17,7 @@ from kbroker.errors import DiskFailed, ErrorCode, KafkaError, StartError
 from kbroker.model import TopicPartition, new_uuid
 from kbroker.observe import logs
 from kbroker.seams import Clock, Disk, Lock, Random, Threads
-from kbroker.storage import recovery
+from kbroker.storage import opening, recovery
 from kbroker.storage.checkpointer import Checkpointer
 from kbroker.storage.checkpoints import EPOCHS_FILE, read_epochs, read_partition_metadata, replace_file
 from kbroker.storage.flusher import Flusher
@@ -91,6 +91,7 @@ class LogDirectory:
         self._clean = True
         self._rewrite = False
         self._unopened: set[TopicPartition] = set()  # after an unclean stop: not checked yet
+        self._lost: set[TopicPartition] = set()  # they had records, their folders are gone
 
     # -- opening and closing
 
@@ -134,16 +135,15 @@ class LogDirectory:
         partitions = self._partitions(names)
         self._unopened = set() if self._clean else set(partitions)
         gone = [name for name in names if _DELETED.fullmatch(name)]
+        deleted = {name.rpartition(".")[0] for name in gone}
+        for tp in self.points.named() - partitions.keys():
+            if str(tp) in deleted:
+                self.points.forget(tp)
+            else:
+                self._lost.add(tp)
         for name in gone:
             self._remove_folder(name)
-        deleted = {name.rpartition(".")[0] for name in gone}
-        missing = [tp for tp, point in self.points.recovery.items() if point > 0 and tp not in partitions]
-        return Opened(
-            identity=identity,
-            clean=self._clean,
-            partitions=partitions,
-            lost=frozenset(tp for tp in missing if str(tp) not in deleted),
-        )
+        return Opened(identity=identity, clean=self._clean, partitions=partitions, lost=frozenset(self._lost))
 
     def _partitions(self, names: list[str]) -> dict[TopicPartition, UUID]:
         found = {}
@@ -181,6 +181,10 @@ class LogDirectory:
                 self._open_log(opened)
             else:
                 self._put_aside(tp, found_id)
+        if tp in self._lost:
+            # Offsets are not given to other records: a consumer's position stays what it was.
+            self._lost.discard(tp)
+            opening.begin_at(opened, self.points.reached(tp))
         self.logs[tp] = opened
         self._unopened.discard(tp)
         return opened
@@ -202,6 +206,7 @@ class LogDirectory:
         """Get a folder that is not this topic's out of the way."""
         if found_id is not None:
             log.warning("folder of a deleted topic removed", partition=str(tp), topic_id=str(found_id))
+            self.points.forget(tp)
             self._delete_folder(tp)
             return
         # Nothing in it was ever flushed, or its metadata was lost: data of unknown origin is kept, and not served.
@@ -250,6 +255,7 @@ class LogDirectory:
             delay_ms = gone.config.file_delete_delay_ms
         self.points.forget(tp)
         self._unopened.discard(tp)
+        self._lost.discard(tp)
         if self.disk.exists(f"{self.path}/{tp}"):
             self._delete_folder(tp, delay_ms, gone)
 
@@ -264,6 +270,12 @@ class LogDirectory:
     def _remove_folder(self, name: str, gone: PartitionLog | None = None) -> None:
         if gone is not None:
             gone.release()
+        try:
+            # a partition that is named, and has no folder of any kind, is taken for lost
+            self.points.name_no_deleted()
+        except OSError as error:
+            _removed(name, None, error)
+            return
         self.threads.run(partial(_remove_tree, self.disk, f"{self.path}/{name}"), partial(_removed, name))
 
     def remove_later(self, paths: list[str], delay_ms: int) -> None:

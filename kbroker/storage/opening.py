@@ -51,7 +51,10 @@ def take_over(log: PartitionLog, found: Found, *, start: int, trusted: int) -> N
         log._epochs_dirty = True
         _ = log.producers  # now, and not when a client waits for it: it may have to read much
     if log.start > log.end:
-        log.restart_at(log.start)
+        if log.size:
+            _keep_despite_start(log)
+        else:
+            log.restart_at(log.start)
     log.flushed = max(log.start, min(trusted, log.end))
     if not directory.fsync:
         log.flushed = log.end
@@ -63,3 +66,19 @@ def take_over(log: PartitionLog, found: Found, *, start: int, trusted: int) -> N
         flushing.sync_also(log, [*found.written, directory.disk.open(f"{log.folder}/{METADATA_FILE}")])
         log._names_dirty = log._folder_new = log.queued = True
         directory.flusher.add(log)
+
+
+def begin_at(log: PartitionLog, offset: int) -> None:
+    """The folder is gone: the log is empty, and goes on where it had come to."""
+    log.lost = True
+    log.start = log.end = log.written = log.flushed = offset
+
+
+def _keep_despite_start(log: PartitionLog) -> None:
+    """A start beyond the end: either the log's end is lost, or the start is another log's. What is there is kept."""
+    noted, log.start = log.start, log.segments[0].base
+    log.lost = True
+    logger.error(
+        "log ends before its start: all of it is served", partition=str(log.tp), start=noted, end=log.end
+    )
+    log.directory.points.correct_start(log.tp, log.start)

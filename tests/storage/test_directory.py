@@ -86,6 +86,74 @@ def test_a_partition_whose_folder_is_gone_is_told(disk: MemoryDisk) -> None:
     assert frozenset({TP}) == Broker(disk).directory.open(0, None).lost
 
 
+@pytest.mark.parametrize("stop", ["clean", "kill"])
+def test_a_partition_whose_folder_is_gone_goes_on_at_its_old_end(disk: MemoryDisk, stop: str) -> None:
+    broker = opened(disk)
+    log = broker.directory.log(TP, TOPIC_ID, config())
+    for _ in range(5):
+        log.append(batch(b"a"), 0)
+    broker.settle()
+    log.delete_before(3, lambda _: None)
+    broker.settle()
+    broker.directory.close()
+    disk.rename("/data/orders-0", "/elsewhere")
+
+    broker = opened(disk)
+    log = broker.directory.log(TP, TOPIC_ID, config())
+    assert log.lost
+    assert (5, 5, 5) == (log.start, log.flushed, log.end)
+    assert 5 == log.append(batch(b"new"), 1)
+    broker.settle()
+    if stop == "clean":
+        broker.directory.close()
+    disk.crash("none")
+
+    again = Broker(disk)
+    assert not again.directory.open(0, "cluster").lost
+    log = again.directory.log(TP, TOPIC_ID, config())
+    again.settle()
+    assert (5, 6, 6) == (log.start, log.flushed, log.end)
+    assert log.read(5, up_to=6, max_bytes=1) is not None
+
+
+def test_a_topic_made_again_begins_at_0_though_the_old_one_was_still_named_in_a_crash(
+    disk: MemoryDisk,
+) -> None:
+    broker = with_records(disk)
+    broker.directory.checkpoint()
+    broker.settle()
+    broker.directory.delete(TP)
+    disk.crash("all")
+
+    broker = opened(disk)
+    broker.settle()
+    assert not [name for name in disk.list("/data") if name.startswith("orders")]
+    disk.crash("none")
+
+    again = Broker(disk)
+    assert not again.directory.open(0, "cluster").lost
+    assert 0 == again.directory.log(TP, UUID(int=99), config()).end
+
+
+def test_a_noted_start_beyond_the_end_takes_no_records_away(disk: MemoryDisk) -> None:
+    with_records(disk).directory.close()
+    disk.find("/data/log-start-offset-checkpoint").data[:] = b"0\n1\norders 0 3\n"  # type: ignore[union-attr]
+
+    broker = opened(disk)
+    log = broker.directory.log(TP, TOPIC_ID, config())
+    assert log.lost
+    assert (0, 1) == (log.start, log.end)
+    for _ in range(4):
+        log.append(batch(b"a"), 0)
+    broker.settle()
+    disk.crash("none")
+
+    broker = opened(disk)
+    log = broker.directory.log(TP, TOPIC_ID, config())
+    broker.settle()
+    assert (0, 5) == (log.start, log.flushed)
+
+
 def test_a_deleted_partition_is_gone_at_once_and_its_files_after_the_delay(disk: MemoryDisk) -> None:
     broker = with_records(disk)
     region = broker.directory.log(TP, TOPIC_ID, config()).read(0, up_to=1, max_bytes=1000)
@@ -142,7 +210,8 @@ def test_a_folder_that_lost_its_metadata_is_put_aside_not_removed(disk: MemoryDi
     disk.remove("/data/orders-0/partition.metadata")
     broker = opened(disk)
 
-    assert 0 == broker.directory.log(TP, TOPIC_ID, config()).end
+    log = broker.directory.log(TP, TOPIC_ID, config())
+    assert (1, 1) == (log.start, log.end)
     broker.clock.advance(100_000)
     broker.settle()
 
