@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kbroker.storage import flushing, scan
-from kbroker.storage.checkpoints import METADATA_FILE, partition_metadata
+from kbroker.storage.checkpoints import METADATA_FILE, partition_metadata, put_in_place, write_beside
 from kbroker.storage.segment import INT32_MAX, Segment
 
 if TYPE_CHECKING:
@@ -97,7 +97,9 @@ def _make_folder(log: PartitionLog) -> None:
         log._folder_new = True
     path = f"{log.folder}/{METADATA_FILE}"
     if not disk.exists(path):
-        file = disk.open(path, create=True)
-        file.append([partition_metadata(log.topic_id)])
-        file.close()
+        file = write_beside(
+            disk, path, partition_metadata(log.topic_id)
+        )  # a part of it is not to be taken for it
+        put_in_place(disk, path)
+        file.path = path
         flushing.sync_also(log, [file])

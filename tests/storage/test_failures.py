@@ -128,6 +128,31 @@ def test_a_full_disk_when_a_segment_rolls_loses_nothing(disk: MemoryDisk, broker
     assert (2, 2) == (log.flushed, len(log.segments))
 
 
+@pytest.mark.parametrize("what", ["create", "append", "rename"])
+def test_a_full_disk_when_a_folder_is_made_leaves_no_part_of_its_metadata(
+    disk: MemoryDisk, broker: Broker, what: str
+) -> None:
+    log = broker.directory.log(TP, TOPIC_ID, config())
+    disk.fail = lambda operation, path: (
+        errno.ENOSPC if operation == what and "partition.metadata" in path else None
+    )
+    with pytest.raises(KafkaError, match="full disk"):
+        log.append(batch(b"x"), 0)
+
+    disk.fail = None
+    broker.clock.advance(1000)
+    assert 0 == log.append(batch(b"x"), 0)
+    broker.settle()
+    assert 1 == log.flushed
+    disk.crash("none")
+
+    again = Broker(disk)
+    assert {TP: TOPIC_ID} == again.directory.open(0, "cluster").partitions
+    log = again.directory.log(TP, TOPIC_ID, config())
+    again.settle()
+    assert 1 == log.flushed
+
+
 def test_an_io_error_stops_the_directory_for_good_and_reads_go_on(
     disk: MemoryDisk, broker: Broker, log: PartitionLog
 ) -> None:
