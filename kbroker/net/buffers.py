@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import mmap as system
-from collections import deque
-from collections.abc import Callable
 from contextlib import suppress
 from mmap import mmap
+from typing import Protocol
 
 # One read takes at most this much from a connection. Frames that fit are handled in place, several per read.
 SHARED_SIZE = 256 << 10
@@ -31,39 +30,57 @@ def own_limit(memory_bytes: int) -> int:
     return min(max(memory_bytes // OWN_LIMIT_SHARE, OWN_LIMIT_MIN), OWN_LIMIT_MAX)
 
 
-class Budget:
-    """Bytes of frames in memory at once (`queued.max.request.bytes`): who finds none left waits for `resume`."""
+class Taker(Protocol):
+    """Holds bytes of a frame that is not whole: a connection."""
 
-    __slots__ = ("_waiting", "left", "limit")
+    def go_on(self, size: int) -> None: ...
+
+
+class Budget:
+    """Bytes of large frames in memory at once (`queued.max.request.bytes`), taken step by step as they arrive.
+
+    There is always one taker that the limit does not stop: the first that finds too little left, until it gives all
+    back, then whoever waits longest. So frames of which each has a part never wait for one another, and there is never
+    more in memory than the limit and one frame.
+    """
+
+    __slots__ = ("_first", "_waiting", "left", "limit")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit  # below 0: none
         self.left = limit
-        self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
+        self._first: Taker | None = None  # the limit does not stop it
+        self._waiting: dict[Taker, int] = {}  # in the order they came -> how much they want
 
-    def take(self, size: int, resume: Callable[[], None]) -> bool:
-        """Take `size` bytes, or be called back when they may be there. One frame above the limit goes alone."""
-        if self.limit < 0:
+    def take(self, taker: Taker, size: int) -> bool:
+        """Take `size` bytes more; False: there are too few, `taker.go_on(size)` comes when it has them."""
+        if self.limit < 0 or self._takes(taker, size):
             return True
-        if self.left >= size or self.left == self.limit:
-            self.left -= size
-            return True
-        self._waiting.append((size, resume))
+        self._waiting[taker] = size
         return False
 
-    def give(self, size: int) -> None:
-        """Return `size` bytes; those who wait are called in the order they came while there is room."""
+    def _takes(self, taker: Taker, size: int) -> bool:
+        if self.left < size and self._first is not taker:
+            if self._first is not None:
+                return False
+            self._first = taker
+        self.left -= size
+        return True
+
+    def give(self, taker: Taker, size: int) -> None:
+        """The taker's frame is over: it returns all it took, and waits no more. Others go on in the order they came."""
         if self.limit < 0:
             return
         self.left += size
-        for _ in range(len(self._waiting)):
-            size_wanted, resume = self._waiting[0]
-            if self.left < size_wanted and self.left != self.limit:
+        self._waiting.pop(taker, None)
+        if self._first is taker:
+            self._first = None
+        while self._waiting:
+            waiting, wanted = next(iter(self._waiting.items()))
+            if not self._takes(waiting, wanted):
                 return
-            self._waiting.popleft()
-            resume()
-            if not self._waiting:  # a resumed one may have given in its turn
-                return
+            del self._waiting[waiting]
+            waiting.go_on(wanted)
 
 
 class Buffers:

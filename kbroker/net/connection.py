@@ -12,7 +12,7 @@ from mmap import mmap
 from typing import Any, Protocol
 
 from kbroker.errors import ProtocolError
-from kbroker.net.buffers import Buffers
+from kbroker.net.buffers import SHARED_SIZE, Buffers
 from kbroker.protocol.frames import FRAME_SIZE_MIN, SIZE_BYTES, encode_response
 from kbroker.protocol.wire import Message
 from kbroker.seams import Buffer, Net, Threads
@@ -37,6 +37,15 @@ REGION_PIECE_MAX = 1 << 20
 REGION_MAP_MIN = 32 << 10
 # Read ahead of a frame that continues a large one: most of the next large frame should go to its own buffer.
 AFTER_LARGE_READ = 16 << 10
+
+# A frame takes nothing from the budget for its first SHARED_SIZE bytes, so that small requests never wait for large ones;
+# behind them it takes as much as this at a time.
+BUDGET_STEP = 1 << 20
+# A frame that comes in pieces must come at this rate, or its connection ends: what is there of it fills memory. Counted
+# in looks, FRAME_LOOK_SECONDS apart, while we read from the peer.
+FRAME_BYTES_PER_SECOND_MIN = 64 << 10
+FRAME_SECONDS_MAX = 60
+FRAME_LOOK_SECONDS = 15
 
 WHOLE_FRAME_MIN = SIZE_BYTES + FRAME_SIZE_MIN
 
@@ -164,7 +173,9 @@ class Connection:
         "_body",
         "_buffers",
         "_charged",
+        "_frame_looks",
         "_got",
+        "_granted",
         "_held",
         "_large",
         "_need",
@@ -175,6 +186,7 @@ class Connection:
         "_paused",
         "_recv_into",
         "_send_one",
+        "_short",
         "_size_max",
         "_sock",
         "_stream",
@@ -227,19 +239,24 @@ class Connection:
         self._body: bytearray | mmap | None = None
         self._view: memoryview | None = None
         self._got = self._need = 0
+        self._granted = 0  # bytes of it that may be there: free ones, and those taken from the budget
         self._charged = 0  # bytes of the budget that this frame has taken
+        self._short = False  # the budget has no more for this frame at the moment
+        self._frame_looks = 0  # looks that found this frame not whole
         self._large = False  # the last frame had its own buffer
-        self._held: bytes | None = None  # bytes that came behind a frame that waits for the budget
+        self._held: bytes | None = (
+            None  # bytes of whole frames that were not handled yet, and what came behind them
+        )
         self._out: deque[Any] = deque()
         self._unsent = 0  # bytes in _out, without regions and what slots behind the first have uncounted
         self._blocked = False  # the socket takes no more: sending goes on when it says so
-        self._paused = False  # somebody asked to stop reading, or the budget is empty
+        self._paused = False  # somebody asked to stop reading
         self._watch()
 
     # -- in
 
     def _watch(self) -> None:
-        full = self._paused or self._unsent > UNSENT_BYTES_MAX or len(self._out) >= UNANSWERED_MAX
+        full = self._full
         write = self._writable if self._blocked or self._stream.wants_write() else None
         self._net.watch(self._sock, None if full else self._readable, write)
 
@@ -259,7 +276,18 @@ class Connection:
 
     @property
     def _full(self) -> bool:
-        return self._paused or self._unsent > UNSENT_BYTES_MAX or len(self._out) >= UNANSWERED_MAX
+        return (
+            self._paused or self._short or self._unsent > UNSENT_BYTES_MAX or len(self._out) >= UNANSWERED_MAX
+        )
+
+    def go_on(self, size: int) -> None:
+        """The budget has given `size` bytes for the frame that waited for them."""
+        self._short = False
+        self._charged += size
+        self._granted += size
+        self._watch()
+        if self._stream.pending():
+            self._turn.send(_ReadOn(self))  # not now: whoever gave them back may be in the middle of a frame
 
     def _readable(self) -> None:
         self.active = True
@@ -359,13 +387,13 @@ class Connection:
         return None
 
     def _keep(self, rest: memoryview) -> None:
-        """Bytes of a frame that is not whole: into a buffer of its own, the size taken from the budget first."""
+        """Bytes of a frame that is not whole: into a buffer of its own, whose memory comes with the bytes."""
         if self._paused:
             self._held = bytes(rest)
             return
         if len(rest) < 4:
             self._body, self._view = (body := bytearray(4)), memoryview(body)
-            self._need = 4
+            self._need = self._granted = 4
         else:
             size = int.from_bytes(rest[:4], "big", signed=True)
             self._check_size(size)
@@ -373,14 +401,11 @@ class Connection:
             if need <= len(rest):  # whole, but it has to wait: paused, or too much is unanswered or unsent
                 self._held = bytes(rest)
                 return
-            if not self._buffers.budget.take(need, self.resume):
-                self._paused = True
-                self._held = bytes(rest)
-                return self._watch()
-            self._charged = need
             self._body = self._buffers.take(need)
             self._view = memoryview(self._body)[:need]
             self._need = need
+            self._granted = min(need, SHARED_SIZE)
+        self._frame_looks = 0
         self._got = len(rest)
         self._view[: self._got] = rest
 
@@ -389,7 +414,9 @@ class Connection:
         view, need = self._view, self._need
         assert view is not None
         while self._got < need:
-            got = self._recv_into(view[self._got : need])
+            if self._got == self._granted and not self._take_step():
+                return None
+            got = self._recv_into(view[self._got : self._granted])
             if not got:
                 return self.close(None)
             self._got += got
@@ -405,7 +432,27 @@ class Connection:
             del view
             charged, self._charged = self._charged, 0
             self._buffers.give(body)
-            self._buffers.budget.give(charged)
+            if charged:
+                self._buffers.budget.give(self, charged)
+
+    def _take_step(self) -> bool:
+        """Budget for the frame's next bytes; False: `go_on` comes when it has some."""
+        step = min(BUDGET_STEP, self._need - self._granted)
+        if not self._short and self._buffers.budget.take(self, step):
+            self._charged += step
+            self._granted += step
+            return True
+        self._short = True
+        self._watch()
+        return False
+
+    def is_too_slow(self) -> bool:
+        """Asked every FRAME_LOOK_SECONDS: the frame in progress comes slower than it must."""
+        if self._body is None or self._paused or self._short:
+            return False
+        seconds = self._frame_looks * FRAME_LOOK_SECONDS
+        self._frame_looks += 1
+        return seconds >= FRAME_SECONDS_MAX and self._got < seconds * FRAME_BYTES_PER_SECOND_MIN
 
     # -- out
 
@@ -643,6 +690,25 @@ class Connection:
         if self._body is not None:
             self._body = None
         charged, self._charged = self._charged, 0
-        if charged:
-            self._buffers.budget.give(charged)
+        if charged or self._short:
+            self._buffers.budget.give(self, charged)
         self._on_close(self, error)
+
+
+class _ReadOn:
+    """Reads what a TLS stream holds, where no socket will announce it."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def flush(self) -> None:
+        """At the turn's end no frame is being handled."""
+        connection = self._connection
+        if connection.open and not connection._full:
+            connection._readable()
+
+    def failed(self, error: BaseException) -> None:
+        """Reading broke."""
+        self._connection.close(error)

@@ -12,7 +12,12 @@ from typing import Any
 from kbroker.errors import ProtocolError, StartError
 from kbroker.model import Endpoint
 from kbroker.net.buffers import Buffers
-from kbroker.net.connection import Connection
+from kbroker.net.connection import (
+    FRAME_BYTES_PER_SECOND_MIN,
+    FRAME_LOOK_SECONDS,
+    FRAME_SECONDS_MAX,
+    Connection,
+)
 from kbroker.net.loop import bind
 from kbroker.observe import logs
 from kbroker.seams import Clock, Net, Threads, Timer
@@ -68,6 +73,7 @@ class Connections:
         self._per_ip: Counter[str] = Counter()
         self._told: dict[str, tuple[float, int]] = {}  # event -> since when it is counted, and how often
         self._look: Timer | None = None
+        self._frame_look: Timer | None = None
 
     def __len__(self) -> int:
         return len(self._open)
@@ -113,6 +119,8 @@ class Connections:
         self._open.add(connection)
         if self._look is None and limits.idle_seconds > 0:
             self._look_later()
+        if self._frame_look is None:
+            self._look_at_frames_later()
 
     def _closed(self, connection: Connection, error: BaseException | None) -> None:
         peer: Peer = connection.context
@@ -146,6 +154,25 @@ class Connections:
         if self._open:
             self._look_later()
 
+    def _look_at_frames_later(self) -> None:
+        self._frame_look = self._clock.call_at(
+            self._clock.monotonic() + FRAME_LOOK_SECONDS, self._close_slow_frames
+        )
+
+    def _close_slow_frames(self) -> None:
+        """Close whoever sends a request so slowly that it only holds its memory."""
+        self._frame_look = None
+        for connection in list(self._open):
+            if connection.is_too_slow():
+                why = (
+                    f"a request in pieces comes at less than {FRAME_BYTES_PER_SECOND_MIN} bytes/s "
+                    f"for {FRAME_SECONDS_MAX} s"
+                )
+                self._tell("connection closed: request too slow", connection.peer, why)
+                connection.close(None)
+        if self._open:
+            self._look_at_frames_later()
+
     def _tell_closed(self, connection: Connection, error: BaseException, tls: bool) -> None:
         if isinstance(error, ConnectionError | TimeoutError):
             return  # the client went, as clients do
@@ -178,9 +205,10 @@ class Connections:
 
     def close_all(self) -> None:
         """End every connection now."""
-        if self._look is not None:
-            self._look.cancel()
-            self._look = None
+        for look in (self._look, self._frame_look):
+            if look is not None:
+                look.cancel()
+        self._look = self._frame_look = None
         for connection in list(self._open):
             connection.close(None)
 

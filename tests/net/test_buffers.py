@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kbroker.net.buffers import (
     LAZY_SIZE_MIN,
@@ -14,75 +16,131 @@ from kbroker.net.buffers import (
 )
 
 
-class Asker:
-    """Takes from a budget, and takes again when called back."""
+class Taker:
+    """Takes from a budget; `has` grows when it gets something, at once or later."""
 
-    def __init__(self, budget: Budget, size: int) -> None:
-        self.budget, self.size, self.has = budget, size, False
+    def __init__(self, budget: Budget) -> None:
+        self.budget, self.has, self.waits = budget, 0, False
 
-    def ask(self) -> None:
-        self.has = self.budget.take(self.size, self.ask)
+    def take(self, size: int) -> bool:
+        if self.budget.take(self, size):
+            self.has += size
+        else:
+            self.waits = True
+        return not self.waits
+
+    def go_on(self, size: int) -> None:
+        assert self.waits
+        self.has += size
+        self.waits = False
+
+    def end(self) -> None:
+        self.budget.give(self, self.has)
+        self.has, self.waits = 0, False
 
 
-def test_what_is_there_is_given_in_order_and_the_rest_waits():
+def takers(budget: Budget, count: int) -> list[Taker]:
+    return [Taker(budget) for _ in range(count)]
+
+
+def test_what_is_there_is_given_and_what_comes_back_goes_to_those_who_wait_in_order():
     budget = Budget(100)
-    askers = [Asker(budget, size) for size in (60, 50, 30)]
-    for asker in askers:
-        asker.ask()
-    assert [True, False, True] == [asker.has for asker in askers]
+    first, over, third, fourth = takers(budget, 4)
+    assert [True, True, False, False] == [
+        taker.take(size) for taker, size in ((first, 60), (over, 50), (third, 30), (fourth, 30))
+    ]
 
-    budget.give(60)
+    first.end()
 
-    assert [True, True, True] == [asker.has for asker in askers]
-    assert 20 == budget.left
+    assert [False, True] == [third.waits, fourth.waits]
+    over.end()
+    assert not fourth.waits
+    assert 40 == budget.left
 
 
-def test_more_than_all_goes_alone():
+def test_one_taker_is_never_stopped_so_that_parts_of_frames_do_not_wait_for_one_another():
     budget = Budget(100)
-    large, small = Asker(budget, 1000), Asker(budget, 1)
-    large.ask()
-    small.ask()
-    assert (True, False) == (large.has, small.has)
+    first, second = takers(budget, 2)
+    first.take(50)
+    second.take(50)
 
-    budget.give(1000)
+    assert [True, False, True, True] == [
+        first.take(10),
+        second.take(10),
+        first.take(10),
+        first.take(1000),
+    ]
 
-    assert (True, 99) == (small.has, budget.left)
+    first.end()
 
-
-def test_a_large_one_in_front_is_not_overtaken_by_those_called_back():
-    budget = Budget(100)
-    first, large, small = Asker(budget, 90), Asker(budget, 95), Asker(budget, 20)
-    for asker in (first, large, small):
-        asker.ask()
-
-    budget.give(90)
-
-    assert (True, False) == (large.has, small.has)
+    assert not second.waits
+    assert 40 == budget.left
 
 
-def test_one_that_gives_back_while_it_is_called_back_wakes_the_next():
+def test_the_right_to_go_on_passes_to_whoever_waits_longest():
     budget = Budget(10)
-    budget.take(10, lambda: None)
-    woken: list[int] = []
+    fits, over, third, fourth = takers(budget, 4)
+    for taker in (fits, over, third, fourth):
+        taker.take(8)
+    assert [False, False, True, True] == [taker.waits for taker in (fits, over, third, fourth)]
 
-    def at_once(number: int) -> None:
-        woken.append(number)
-        if budget.take(10, lambda: at_once(number)):
-            budget.give(10)
+    over.end()
+    assert [False, True] == [third.waits, fourth.waits]
+    fits.end()
+    assert fourth.waits
+    third.end()
 
-    for number in range(4):
-        assert not budget.take(10, lambda number=number: at_once(number))
+    assert [8, 2] == [fourth.has, budget.left]
 
-    budget.give(10)
 
-    assert [0, 1, 2, 3] == woken
-    assert 10 == budget.left
+def test_who_ends_while_it_waits_gets_nothing_and_holds_nobody_up():
+    budget = Budget(10)
+    first, over, gone, last = takers(budget, 4)
+    for taker in (first, over, gone, last):
+        taker.take(8)
+
+    gone.end()
+    first.end()
+
+    assert last.waits
+    over.end()
+    assert [0, 8] == [gone.has, last.has]
+    last.end()
+    assert (10, {}) == (budget.left, budget._waiting)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 30)), max_size=80))
+def test_somebody_can_always_go_on_and_everything_comes_back(steps):
+    """Whatever is taken in whatever order: of those who hold something one never waits, and no more than the limit and
+    one taker's part is out."""
+    budget = Budget(50)
+    hands = takers(budget, 6)
+    for number, size in steps:
+        taker = hands[number]
+        if taker.waits:
+            continue
+        if size and taker.has < 60:
+            taker.take(size)
+        else:
+            taker.end()
+        if any(each.waits for each in hands):
+            assert any(each.has and not each.waits for each in hands)
+        assert sum(each.has for each in hands) <= 50 + 60 + 30
+        assert 50 - sum(each.has for each in hands) == budget.left
+
+    for _ in hands:
+        for taker in hands:
+            if not taker.waits:
+                taker.end()
+
+    assert [0] * 6 == [taker.has for taker in hands]
+    assert 50 == budget.left
 
 
 def test_without_limit_nobody_waits():
     budget = Budget(-1)
 
-    assert all(budget.take(1 << 40, lambda: None) for _ in range(10))
+    assert all(Taker(budget).take(1 << 40) for _ in range(10))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kbroker.errors import ProtocolError
 from kbroker.net import connection as module
 from kbroker.net.buffers import SHARED_SIZE, Budget, Buffers
-from kbroker.net.connection import UNANSWERED_MAX, UNSENT_BYTES_MAX, Slot
+from kbroker.net.connection import BUDGET_STEP, UNANSWERED_MAX, UNSENT_BYTES_MAX, Slot
 from kbroker.storage.log import Region
 from tests.support.fake_net import FakeSocket, Wire, frame
 
@@ -420,72 +420,133 @@ def test_pause_while_the_socket_is_full_still_sends():
 # -- the budget
 
 
+BUDGET = BUDGET_STEP
+LARGE = SHARED_SIZE + 2 * BUDGET_STEP
+
+
 def large(number: int) -> bytes:
-    return bytes([number]) * 600
+    return bytes([number]) * LARGE
 
 
-def test_without_budget_a_frame_waits_and_comes_when_there_is_room():
-    buffers = Buffers(Budget(1000))
-    first, second = Wire(buffers=buffers), Wire(buffers=buffers)
+def pieces_of(number: int) -> list[bytes]:
+    """A large frame in reads of 64 KiB."""
+    data = frame(large(number))
+    return [data[at : at + (1 << 16)] for at in range(0, len(data), 1 << 16)]
 
-    first.arrive(frame(large(1))[:100])
-    second.arrive(frame(large(2))[:100])
-    second.arrive(frame(large(2))[100:])
-    assert [] == second.frames
-    assert not second.net.reads(second.sock)
 
-    first.arrive(frame(large(1))[100:])
-    second.run()
+def test_without_budget_a_large_frame_waits_and_comes_when_there_is_some():
+    buffers = Buffers(Budget(BUDGET))
+    first, second, third = (Wire(buffers=buffers, frame_size_max=10 << 20) for _ in range(3))
 
-    assert [large(1)] == first.frames
-    assert [large(2)] == second.frames
-    assert 1000 == buffers.budget.left
+    half = len(pieces_of(1)) // 2
+    for number, wire in enumerate((first, second, third)):
+        wire.arrive(*pieces_of(number)[:half])
+    second.arrive(*pieces_of(1)[half:])
+    third.arrive(*pieces_of(2)[half:])
+    assert [large(1)] == second.frames  # the one that nothing stops
+    assert [large(2)] == third.frames  # and the next one
+    assert 0 == buffers.budget.left
+
+    first.arrive(*pieces_of(0)[half:])
+
+    assert [large(0)] == first.frames
+    assert BUDGET == buffers.budget.left
+
+
+def test_a_connection_reads_no_more_while_the_budget_has_nothing_for_it():
+    buffers = Buffers(Budget(BUDGET))
+    first, second, third = (Wire(buffers=buffers, frame_size_max=10 << 20) for _ in range(3))
+    for number, wire in enumerate((first, second, third)):
+        wire.arrive(*pieces_of(number)[:-1])
+
+    waiting = [wire for wire in (first, second, third) if not wire.net.reads(wire.sock)]
+
+    assert waiting
+    assert all(wire.connection._got <= SHARED_SIZE + BUDGET_STEP for wire in waiting)
+    for number, wire in enumerate((first, second, third)):
+        wire.arrive(pieces_of(number)[-1])
+    for wire in (first, second, third):
+        wire.run()
+    assert [[large(0)], [large(1)], [large(2)]] == [wire.frames for wire in (first, second, third)]
+    assert BUDGET == buffers.budget.left
+
+
+def test_small_frames_do_not_wait_for_a_peer_that_took_everything_and_sends_nothing():
+    buffers = Buffers(Budget(BUDGET))
+    hog, other = Wire(buffers=buffers, frame_size_max=10 << 20), Wire(buffers=buffers)
+    hog.arrive(*pieces_of(0)[:-1])
+    assert buffers.budget.left <= 0
+
+    other.arrive(frame(ONE)[:10], frame(ONE)[10:])
+
+    assert [ONE] == other.frames
 
 
 def test_one_frame_above_the_whole_budget_goes_alone():
-    wire = Wire(budget=100)
+    wire = Wire(budget=100, frame_size_max=10 << 20)
 
-    wire.arrive(frame(large(1))[:100], frame(large(1))[100:])
+    wire.arrive(*pieces_of(1))
 
     assert [large(1)] == wire.frames
     assert 100 == wire.buffers.budget.left
 
 
 def test_a_connection_that_ends_gives_its_budget_back():
-    buffers = Buffers(Budget(1000))
-    first, second = Wire(buffers=buffers), Wire(buffers=buffers)
-    first.arrive(frame(large(1))[:100])
-    second.arrive(frame(large(2))[:100])
+    buffers = Buffers(Budget(100))
+    first, second, third = (Wire(buffers=buffers, frame_size_max=10 << 20) for _ in range(3))
+    first.arrive(*pieces_of(1)[:-1])
+    second.arrive(*pieces_of(2))
+    third.arrive(*pieces_of(3))
+    assert [[], []] == [second.frames, third.frames]
 
+    second.connection.close(None)  # while it waits
     first.arrive(b"")
-    second.arrive(frame(large(2))[100:])
+    third.run()
 
-    assert [large(2)] == second.frames
-    assert 1000 == buffers.budget.left
-
-
-def test_a_connection_that_ended_while_it_waited_takes_nothing():
-    buffers = Buffers(Budget(1000))
-    first, second = Wire(buffers=buffers), Wire(buffers=buffers)
-    first.arrive(frame(large(1))[:100])
-    second.arrive(frame(large(2))[:100])
-
-    second.connection.close(None)
-    first.arrive(frame(large(1))[100:])
-
-    assert 1000 == buffers.budget.left
+    assert [large(3)] == third.frames
+    assert 100 == buffers.budget.left
 
 
 def test_a_frame_that_fails_gives_its_budget_back():
     def refuse(*_: object) -> None:
         raise ProtocolError("no")
 
-    wire = Wire(refuse, budget=1000)
+    wire = Wire(refuse, budget=BUDGET, frame_size_max=10 << 20)
 
-    wire.arrive(frame(large(1))[:100], frame(large(1))[100:])
+    wire.arrive(*pieces_of(1))
 
     assert 1 == len(wire.ends)
-    assert 1000 == wire.buffers.budget.left
+    assert BUDGET == wire.buffers.budget.left
+
+
+class Pending(FakeSocket):
+    """As a TLS stream: what has arrived is announced by nobody once reading has stopped."""
+
+    piece_max = 1 << 20
+
+    def send_one(self, piece: bytes) -> int:
+        return self.send(piece)
+
+    def pending(self) -> bool:
+        return bool(self.arriving)
+
+    def wants_write(self) -> bool:
+        return False
+
+
+def test_what_a_tls_stream_holds_is_read_when_the_budget_has_some_again():
+    buffers = Buffers(Budget(100))
+    first = Wire(buffers=buffers, frame_size_max=10 << 20)
+    sock = Pending()
+    second = Wire(buffers=buffers, frame_size_max=10 << 20, sock=sock, stream=sock)
+    first.arrive(*pieces_of(1)[:-1])
+    second.arrive(*pieces_of(2))
+    assert [] == second.frames
+
+    first.arrive(pieces_of(1)[-1])
+    second.turn.run()
+
+    assert [large(2)] == second.frames
 
 
 def test_what_a_half_frame_declares_takes_no_memory_until_it_comes():

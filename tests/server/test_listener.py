@@ -8,7 +8,13 @@ import pytest
 
 from kbroker.errors import ProtocolError
 from kbroker.net.buffers import Budget, Buffers
-from kbroker.net.connection import Connection, Slot
+from kbroker.net.connection import (
+    FRAME_BYTES_PER_SECOND_MIN,
+    FRAME_LOOK_SECONDS,
+    FRAME_SECONDS_MAX,
+    Connection,
+    Slot,
+)
 from kbroker.server import listener as module
 from kbroker.server.listener import Connections, Limits
 from kbroker.turn import Turn
@@ -178,13 +184,35 @@ def test_whoever_does_not_take_its_answer_is_idle():
     assert sock.closed
 
 
-def test_a_half_sent_frame_is_idle_in_the_end():
+@pytest.mark.parametrize("sent", [2, 50])
+def test_a_request_that_stays_half_sent_ends_its_connection_with_one_line(sent, caplog):
     house = House()
+    sock, other = house.connect(), house.connect()
+    house.arrive(sock, frame(bytes(100))[:sent])
+
+    house.pass_time(FRAME_SECONDS_MAX - 10)
+    assert not sock.closed
+    house.pass_time(4 * FRAME_LOOK_SECONDS)
+
+    assert sock.closed
+    assert not other.closed
+    [line] = lines(caplog)
+    assert "too slow" in line
+
+
+def test_a_request_that_comes_slowly_but_fast_enough_may_take_its_time():
+    house = House()
+    house.connections.limits.frame_size_max = 100 << 20
     sock = house.connect()
-    house.arrive(sock, frame(bytes(100))[:50])
+    size = FRAME_BYTES_PER_SECOND_MIN * 200
+    house.arrive(sock, size.to_bytes(4, "big"))
 
-    house.pass_time(2 * IDLE_SECONDS)
+    for _ in range(19):
+        house.arrive(sock, bytes(size // 20))
+        house.pass_time(10)
 
+    assert not sock.closed
+    house.pass_time(4 * FRAME_SECONDS_MAX)
     assert sock.closed
 
 
