@@ -40,16 +40,26 @@ def open_clean(disk: Disk, folder: str, config: TopicConfig) -> Found | None:
     segments = find_segments(disk, folder, config)
     if not segments:
         return Found(segments)
+    while len(segments) > 1 and not segments[-1].size:
+        end = _end_of(segments[-2])
+        if end is None or end <= segments[-1].base:
+            break
+        # a roll that failed left it, and those before it went on
+        segments.pop().remove()
     last = segments[-1]
-    if not last.size:
-        return Found(segments, last.base)
+    end = _end_of(last) if last.size else last.base
+    return None if end is None else Found(segments, end)
+
+
+def _end_of(segment: Segment) -> int | None:
+    """The offset behind its last batch; None when it is damaged."""
     try:
-        end = last.load()
+        return segment.load()
     except scan.Damaged:
         return None
-    last.unload()
-    last.release()
-    return Found(segments, end)
+    finally:
+        segment.unload()
+        segment.release()
 
 
 def recover(
@@ -64,7 +74,8 @@ def recover(
     segments = found.segments
     if not segments:
         return found
-    first = max((at for at, segment in enumerate(segments) if segment.base <= point), default=0)
+    # an empty one says nothing: a roll that failed may have left it, and those before it went on
+    first = max((at for at, each in enumerate(segments) if each.size and each.base <= point), default=0)
     found.end = segments[first].base
     at = first
     while at < len(segments):
@@ -98,7 +109,7 @@ def recover(
 
 
 def find_segments(disk: Disk, folder: str, config: TopicConfig) -> list[Segment]:
-    """The segments in a folder, by base offset. Tidies what an interrupted deletion or compaction left."""
+    """The segments in a folder, by base offset. Tidies what was left by what was interrupted, or failed."""
     names = disk.list(folder)
     swapped = False
     for name in names:
@@ -113,7 +124,11 @@ def find_segments(disk: Disk, folder: str, config: TopicConfig) -> list[Segment]
     if swapped:
         names = disk.list(folder)
     bases = sorted(int(name[:-4]) for name in names if name.endswith(".log") and name[:-4].isdigit())
-    return [Segment(disk, folder, base, disk.size(f"{folder}/{base:020d}.log"), config) for base in bases]
+    segments = [Segment(disk, folder, base, disk.size(f"{folder}/{base:020d}.log"), config) for base in bases]
+    for empty in [segment for segment in segments[:-1] if not segment.size]:  # of a roll that failed: no hole
+        empty.remove()
+        segments.remove(empty)
+    return segments
 
 
 def _check(segment: Segment, found: Found, point: int, *, may_end_short: bool) -> scan.Damaged | None:
@@ -157,10 +172,20 @@ def _cut(
 
 
 def _drop(disk: Disk, folder: str, segments: list[Segment], at: int, end: int, why: str) -> None:
-    """Remove the segments from number `at` on, the last one first."""
+    """Put the segments from number `at` on aside, the last one first: what they hold may be of use to somebody."""
     for segment in reversed(segments[at:]):
-        log.warning("segment cut", folder=folder, offset=end, base=segment.base, bytes=segment.size, why=why)
-        segment.remove()
+        kept = segment.put_aside() if segment.size else None
+        if kept is None:
+            segment.remove()
+        log.warning(
+            "segment cut",
+            folder=folder,
+            offset=end,
+            base=segment.base,
+            bytes=segment.size,
+            why=why,
+            kept=kept,
+        )
     del segments[at:]
 
 

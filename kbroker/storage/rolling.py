@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from kbroker.observe import logs
 from kbroker.storage import flushing, scan
 from kbroker.storage.checkpoints import METADATA_FILE, partition_metadata, put_in_place, write_beside
 from kbroker.storage.segment import INT32_MAX, Segment
 
 if TYPE_CHECKING:
     from kbroker.storage.log import PartitionLog
+
+logger = logs.get_logger("storage")
 
 
 def segment_for(log: PartitionLog, size: int, last: int, timestamp: int, base: int) -> Segment:
@@ -70,23 +73,48 @@ def roll_at(log: PartitionLog, base: int) -> Segment:
     if old is not None:
         log._write_tail(old)
         log._note_written()
-        if not old.size:  # nothing in it fits: its name says the wrong base
-            log.segments.pop().remove()
-            old = None
+        if old.size:
+            _close(log, old, base)
     elif not log.segments:
         _make_folder(log)
-    segment = Segment(directory.disk, log.folder, base, 0, log.config)
-    segment.create(directory.clock.wall_ms())
-    segment.jitter_ms = directory.jitter_ms(log.config)
-    if old is not None:
-        flushing.sync_also(log, old.save(closing=True))
-        flushing.sync_also(log, [log.snapshots.take(log.producers, base)])
-        log._cut_in_flight = True  # older snapshots went
+    # last of what may fail: the old segment may go on after a failure, and must not go beyond a file that follows it
+    segment = _create(log, base)
+    if old is not None and old.size:
         directory.indexes.keep(old)
+    elif old is not None:  # nothing in it fits: its name says the wrong base
+        log.segments.pop()
+        _remove(old)
     log.segments.append(segment)
     log._active = segment
     log._names_dirty = True
     return segment
+
+
+def _close(log: PartitionLog, old: Segment, base: int) -> None:
+    """Save what recovery would otherwise have to find out of a segment that takes no more batches."""
+    flushing.sync_also(log, old.save(closing=True))
+    flushing.sync_also(log, [log.snapshots.take(log.producers, base)])
+    log._cut_in_flight = True  # older snapshots went
+
+
+def _create(log: PartitionLog, base: int) -> Segment:
+    directory = log.directory
+    segment = Segment(directory.disk, log.folder, base, 0, log.config)
+    try:
+        segment.create(directory.clock.wall_ms())
+    except OSError:
+        _remove(segment)
+        raise
+    segment.jitter_ms = directory.jitter_ms(log.config)
+    return segment
+
+
+def _remove(segment: Segment) -> None:
+    """Remove an empty segment; recovery does not mind one that stays."""
+    try:
+        segment.remove()
+    except OSError as error:
+        logger.warning("empty segment not removed", file=segment.paths[0], error=str(error))
 
 
 def _make_folder(log: PartitionLog) -> None:

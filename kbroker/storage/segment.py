@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 INT32_MAX = 2**31 - 1
 OFFSET_MAX = 2**63 - 1
 DELETED = ".deleted"
+STRAY = "-stray"
 NO_TIMESTAMP = -(
     2**62
 )  # of a first batch without one: older than anything, so that every append looks at the clock
@@ -336,6 +337,18 @@ class Segment:
         for path in self.paths:
             if self._disk.exists(path):
                 self._disk.remove(path)
+
+    def put_aside(self) -> str:
+        """Take its `.log` out of the partition, without losing it; the indexes go. Returns its new name."""
+        if self._file is not None:
+            self._file.close()
+        path = self.paths[0]
+        number = 0
+        while self._disk.exists(kept := f"{path}.{number}{STRAY}"):
+            number += 1
+        self._disk.rename(path, kept)
+        self.remove()
+        return kept
 
     def rewrite(self) -> None:
         """Write every byte of the `.log` again, to a new file that takes its place."""

@@ -153,6 +153,76 @@ def test_a_full_disk_when_a_folder_is_made_leaves_no_part_of_its_metadata(
     assert 1 == log.flushed
 
 
+ROLLING = [
+    ("append", ".index"),
+    ("append", ".timeindex"),
+    ("create", ".snapshot"),
+    ("append", ".snapshot"),
+    ("create", "2.log"),
+]
+LIMITS = config(segment_bytes=1000, index_interval_bytes=0)
+
+
+@pytest.mark.parametrize("stop", ["clean", "kill"])
+@pytest.mark.parametrize(("what", "part"), ROLLING)
+def test_a_roll_that_fails_anywhere_leaves_the_old_segment_to_go_on(
+    disk: MemoryDisk, broker: Broker, what: str, part: str, stop: str
+) -> None:
+    log = broker.directory.log(TP, TOPIC_ID, LIMITS)
+    for size in (400, 200):
+        log.append(batch(b"a" * size), 0)
+    broker.settle()
+    disk.fail = failing(what, errno.ENOSPC, part)
+    with pytest.raises(KafkaError, match="full disk"):
+        log.append(batch(b"b" * 300), 0)
+    disk.fail = None
+    broker.clock.advance(1000)
+    for size in (10, 300, 300, 300, 300):
+        log.append(batch(b"c" * size), 0)
+        broker.settle()
+    assert [0, 3, 5] == [segment.base for segment in log.segments]
+
+    _stop_and_find_all(disk, broker, stop, 7)
+
+
+@pytest.mark.parametrize("base", [1, 2, 3, 4])
+@pytest.mark.parametrize("point", [False, True], ids=["", "checkpoint"])
+@pytest.mark.parametrize("stop", ["clean", "kill"])
+def test_an_empty_segment_that_a_failed_roll_left_is_no_hole(
+    disk: MemoryDisk, broker: Broker, stop: str, point: bool, base: int
+) -> None:
+    log = broker.directory.log(TP, TOPIC_ID, LIMITS)
+    for size in (400, 200, 10, 300, 300):
+        log.append(batch(b"a" * size), 0)
+    broker.settle()
+    if point:
+        broker.directory.checkpoint()
+        broker.settle()
+    assert [0, 3] == [segment.base for segment in log.segments]
+    if base != 3:
+        disk.open(f"/data/orders-0/{base:020d}.log", create=True)
+        disk.sync_dir("/data/orders-0")
+
+    _stop_and_find_all(disk, broker, stop, 5)
+
+
+def _stop_and_find_all(disk: MemoryDisk, broker: Broker, stop: str, end: int) -> None:
+    if stop == "clean":
+        broker.directory.close()
+    disk.crash("none")
+    again = Broker(disk)
+    again.directory.open(0, "cluster")
+    log = again.directory.log(TP, TOPIC_ID, LIMITS)
+    again.settle()
+    assert not log.lost
+    assert (0, end, end) == (log.start, log.flushed, log.end)
+    for offset in range(end):
+        region = log.read(offset, up_to=end, max_bytes=1)
+        assert region is not None
+        assert offset == split_batches(memoryview(region_bytes(region)))[0].base_offset
+    assert end == log.append(batch(b"next"), 1)
+
+
 def test_an_io_error_stops_the_directory_for_good_and_reads_go_on(
     disk: MemoryDisk, broker: Broker, log: PartitionLog
 ) -> None:

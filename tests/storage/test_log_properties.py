@@ -87,6 +87,8 @@ class LogMachine(RuleBasedStateMachine):
         got = self.log.truncate_to(offset)
         self.batches = [one for one in self.batches if one[1] < offset]
         assert got == self.log.end == max(self.end, self.first)
+        if self.end < self.first:  # the log's start lay in the batch that went
+            self.batches = []
         if not self.batches:
             self.first = self.log.end
         self.epoch += 1

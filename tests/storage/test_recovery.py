@@ -87,6 +87,24 @@ def test_a_bad_crc_behind_the_recovery_point_cuts_there(disk: MemoryDisk) -> Non
     assert 1 == len(log.segments)
 
 
+def test_whole_segments_behind_damage_are_put_aside_not_removed(disk: MemoryDisk) -> None:
+    for number in range(2):
+        broker, log = start(disk)
+        fill(broker, log, 12)
+        disk.crash("all")
+        last = [name for name in disk.list("/data/orders-0") if name.endswith(".log")][-1]
+        held = disk.read(f"/data/orders-0/{last}")
+        disk.find(LOG).data[100] ^= 1  # type: ignore[union-attr]
+
+        broker, log = start(disk)
+
+        assert (1, 0) == (len(log.segments), log.end)
+        assert held == disk.read(f"/data/orders-0/{last}.{number}-stray")
+        broker.settle()
+        broker.directory.close()
+        disk.remove(f"{LOG}")
+
+
 def test_damage_below_the_recovery_point_is_never_cut_and_reading_it_is_an_error(disk: MemoryDisk) -> None:
     broker, log = start(disk)
     fill(broker, log, 12)
