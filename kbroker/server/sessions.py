@@ -91,6 +91,10 @@ class Interest:
             self.watched = False
             self.partition.unwatch(self)
 
+    def is_news(self, data: PartitionData) -> bool:
+        """The reader was told another watermark or log start."""
+        return data.high_watermark != self.sent_watermark or data.log_start_offset != self.sent_start
+
     def look(self, partitions: Replicas, room: int, *, at_least_one: bool) -> PartitionData:
         """What a reader gets of this partition now, in at most `room` bytes."""
         partition = self.partition
@@ -161,7 +165,7 @@ class Found:
 class FetchSession:
     """The partitions that one reader follows, in the order it named them."""
 
-    __slots__ = ("epoch", "id", "interests", "on_ready", "ready", "used")
+    __slots__ = ("epoch", "id", "interests", "on_ready", "ready", "untold", "used")
 
     def __init__(self, session_id: int = NO_SESSION) -> None:
         self.id = session_id
@@ -169,6 +173,8 @@ class FetchSession:
         self.used = 0.0  # monotonic seconds of the last request
         self.interests: dict[tuple[TopicKey, int], Interest] = {}
         self.ready: dict[Interest, None] = {}  # in the order in which they are looked at
+        # looked at in an incremental request, without records, but with another watermark or start than the reader knows
+        self.untold: dict[Interest, None] = {}
         self.on_ready: Waits | None = None  # the request that waits for a ready partition
 
     def follow(self, topic: TopicKey, asked: FetchPartition) -> None:
@@ -186,6 +192,7 @@ class FetchSession:
         if interest is not None:
             interest.unwatch()
             self.ready.pop(interest, None)
+            self.untold.pop(interest, None)
 
     def look(self, partitions: Replicas, max_bytes: int, *, incremental: bool) -> Found:
         """Whatever the ready partitions have, at most `max_bytes` beyond the first batch.
@@ -210,13 +217,25 @@ class FetchSession:
                 if room >= ROOM_MIN and interest.offset >= data.high_watermark:
                     interest.watch()
                     del ready[interest]
-                changed = (
-                    data.high_watermark != interest.sent_watermark
-                    or data.log_start_offset != interest.sent_start
-                )
-                if changed or not incremental:
+                if not incremental:
+                    found.answers.append((interest, data))
+                elif interest.is_news(data):
+                    self.untold[interest] = None
                     found.answers.append((interest, data))
         return found
+
+    def add_untold(self, found: Found, partitions: Replicas) -> None:
+        """KIP-227: an answer names whatever moved since the last one, also what was looked at before the wait."""
+        if not self.untold:
+            return
+        for interest, _ in found.answers:
+            self.untold.pop(interest, None)
+        for interest in self.untold:
+            data = interest.look(partitions, 0, at_least_one=False)
+            if data.error_code or interest.is_news(data):
+                data.records = b""
+                found.answers.append((interest, data))
+        self.untold.clear()
 
     def all_ready(self) -> None:
         """Look at every partition next, in the reader's order."""
@@ -239,6 +258,7 @@ class FetchSession:
             interest.unwatch()
         self.interests.clear()
         self.ready.clear()
+        self.untold.clear()
 
 
 class FetchSessions:

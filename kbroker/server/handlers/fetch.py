@@ -102,6 +102,7 @@ class _Fetch:
     def answer(self, found: Found) -> FetchResponse:
         """The response with what was found."""
         session = self._session
+        session.add_untold(found, self._rooms.partitions)
         topics: dict[str | bytes, FetchableTopicResponse] = {}
         if self._request.isolation_level == READ_COMMITTED:
             for _, data in found.answers:

@@ -362,6 +362,48 @@ def test_a_session_waits_for_any_of_its_partitions(connect, topic):
     assert [2] == indexes(reader.receive())
 
 
+def test_a_partition_that_joins_a_session_is_named_in_the_first_answer_even_after_a_wait(client, topic):
+    """As Apache Kafka does: with its watermark and log start, and no more in the next."""
+    client.create(topic, 2)
+    produce(client, topic, b"a", partition=1)
+    session = open_session(client, topic, 0)
+
+    answer = client.ask(session_request(topic, session, 1, 1, offset=1, max_wait_ms=50), 12)
+
+    data = data_of(answer)
+    assert (1, 1, 0, b"") == (
+        data.partition_index,
+        data.high_watermark,
+        data.log_start_offset,
+        bytes(data.records),
+    )
+    assert [] == indexes(client.ask(session_request(topic, session, 2, max_wait_ms=50), 12))
+
+
+def test_a_log_start_that_moves_during_a_wait_is_told_with_the_next_answer(connect, topic):
+    writer, reader = connect(), connect()
+    writer.create(topic, 2)
+    produce(writer, topic, b"a")
+    session = open_session(reader, topic, 1)
+    assert [0] == indexes(reader.ask(session_request(topic, session, 1, 0, offset=1), 12))
+    reader.send(session_request(topic, session, 2, **PATIENT), 12)
+    assert reader.silent()
+    first = DeleteRecordsPartition(partition_index=0, offset=1)
+    asked = DeleteRecordsRequest(
+        topics=[DeleteRecordsTopic(name=topic, partitions=[first])], timeout_ms=LONG_MS
+    )
+    writer.ask(asked, 2)
+    assert reader.silent()
+
+    produce(writer, topic, b"b", partition=1)
+
+    assert {0: 1, 1: 0} == {
+        data.partition_index: data.log_start_offset
+        for found in reader.receive().responses
+        for data in found.partitions
+    }
+
+
 def test_a_session_lives_on_when_its_connection_ends(connect, topic):
     first = connect()
     first.create(topic)
