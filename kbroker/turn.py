@@ -45,12 +45,14 @@ class Sender(Protocol):
 class Turn:
     """What has been asked for in this turn. Askers mark themselves so that they ask once; `run` takes the lists."""
 
-    __slots__ = ("busy", "sends", "settles", "syncs", "wake", "writes")
+    __slots__ = ("busy", "on_broken", "sends", "settles", "syncs", "wake", "writes")
 
     def __init__(self) -> None:
         self.busy = False  # there is work for the end of this turn
         # called when `busy` becomes true, for loops that must be told to call `run` (None: the loop looks by itself)
         self.wake: Callable[[], None] | None = None
+        # hears of an item whose `failed` failed (None: nobody does)
+        self.on_broken: Callable[[BaseException], None] | None = None
         self.writes: list[Writer] = []
         self.syncs: list[Syncer] = []
         self.settles: list[Settler] = []
@@ -85,6 +87,13 @@ class Turn:
         if self.wake is not None:
             self.wake()
 
+    def _fail(self, item: Writer | Syncer | Settler | Sender, error: BaseException) -> None:
+        try:
+            item.failed(error)
+        except Exception as raised:  # a door: the others are served
+            if self.on_broken is not None:
+                self.on_broken(raised)
+
     def run(self) -> None:
         """Do all that was asked for. Called by the loop at the end of each turn in which `busy` is set."""
         while self.writes or self.syncs or self.settles:
@@ -94,27 +103,27 @@ class Turn:
                     try:
                         writer.write_out()
                     except Exception as error:
-                        writer.failed(error)
+                        self._fail(writer, error)
             if self.syncs:
                 syncs, self.syncs = self.syncs, []
                 for syncer in syncs:
                     try:
                         syncer.begin()
                     except Exception as error:
-                        syncer.failed(error)
+                        self._fail(syncer, error)
             if self.settles:
                 settles, self.settles = self.settles, []
                 for settler in settles:
                     try:
                         settler.settle()
                     except Exception as error:
-                        settler.failed(error)
+                        self._fail(settler, error)
         sends, self.sends = self.sends, []
         for sender in sends:
             try:
                 sender.flush()
             except Exception as error:
-                sender.failed(error)
+                self._fail(sender, error)
         # a send may free somebody who asks again: the loop comes back at once, sockets get their turn between
         self.busy = bool(self.writes or self.syncs or self.settles or self.sends)
         if self.busy and self.wake is not None:

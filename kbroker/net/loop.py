@@ -13,10 +13,14 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, cast
 
+from kbroker.observe import logs
 from kbroker.seams import Net, Timer
 from kbroker.turn import Turn
+
+log = logs.get_logger(__name__)
 
 # Ready sockets taken per wake-up. More wait for the next one, so that timers get their time between.
 EVENTS_PER_WAKE_MAX = 512
@@ -31,7 +35,12 @@ ACCEPT_REST_SECONDS = 0.1
 OnReady = Callable[[], None]
 
 
-def _accept_all(listening: socket.socket, on_socket: Callable[[Any, Any], None], rest: OnReady) -> OnReady:
+def _accept_all(
+    listening: socket.socket,
+    on_socket: Callable[[Any, Any], None],
+    rest: OnReady,
+    forget: Callable[[Any], None],
+) -> OnReady:
     def accept() -> None:
         for _ in range(ACCEPTS_PER_WAKE_MAX):
             try:
@@ -40,9 +49,15 @@ def _accept_all(listening: socket.socket, on_socket: Callable[[Any, Any], None],
                 return
             except OSError:  # EMFILE, ENFILE, ENOBUFS, ENOMEM: the queue keeps them until we can
                 return rest()
-            sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            on_socket(sock, peer)
+            try:
+                sock.setblocking(False)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                on_socket(sock, peer)
+            except Exception as error:  # a door: this connection is not served, the listener goes on
+                log.exception("connection not served", error, peer=str(peer))
+                if sock.fileno() >= 0:
+                    forget(sock)
+                sock.close()
 
     return accept
 
@@ -76,6 +91,7 @@ if sys.platform == "linux":
             self._epoll: select.epoll = self._selector  # type: ignore[attr-defined]  # the base class's own epoll
             self._loop: _Rounds | None = None
             self._calls: dict[int, tuple[int, OnReady | None, OnReady | None]] = {}  # fd -> mask, read, write
+            turn.on_broken = _broke
 
         def attach(self, loop: asyncio.AbstractEventLoop) -> None:
             """The loop that this selector was given to."""
@@ -87,11 +103,11 @@ if sys.platform == "linux":
             fd = sock.fileno()
             mask = (select.EPOLLIN if read else 0) | (select.EPOLLOUT if write else 0)
             old = self._calls.get(fd)
-            self._calls[fd] = (mask, read, write)
             if old is None:
                 self._epoll.register(fd, mask)
             elif old[0] != mask:
                 self._epoll.modify(fd, mask)
+            self._calls[fd] = (mask, read, write)
 
         def forget(self, sock: Any) -> None:
             """Watch `sock` no more; before it is closed."""
@@ -109,7 +125,7 @@ if sys.platform == "linux":
                 if listening.fileno() >= 0:
                     self.watch(listening, accept)
 
-            accept = _accept_all(listening, on_socket, rest)
+            accept = _accept_all(listening, on_socket, rest, self.forget)
             self.watch(listening, accept)
 
         def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
@@ -161,19 +177,28 @@ if sys.platform == "linux":
                             theirs.append((key, ready & key.events))
                     continue
                 _, read, write = ours
-                if event & ~select.EPOLLOUT:
-                    if read is not None:
-                        read()
-                    elif write is not None:  # an error, seen while only writing
+                try:
+                    if event & ~select.EPOLLOUT:
+                        if read is not None:
+                            read()
+                        elif write is not None:  # an error, seen while only writing
+                            write()
+                        elif event & (select.EPOLLHUP | select.EPOLLERR):
+                            # nobody is interested, and a hang-up cannot be masked: out of the set, or we would spin;
+                            # whoever looks at the socket next finds out
+                            self._epoll.unregister(fd)
+                            self._epoll.register(fd, select.EPOLLET)
+                    if event & select.EPOLLOUT and write is not None and calls.get(fd) is ours:
                         write()
-                    elif event & (select.EPOLLHUP | select.EPOLLERR):
-                        # nobody is interested, and a hang-up cannot be masked: out of the set, or we would spin;
-                        # whoever looks at the socket next finds out
-                        self._epoll.unregister(fd)
-                        self._epoll.register(fd, select.EPOLLET)
-                if event & select.EPOLLOUT and write is not None and calls.get(fd) is ours:
-                    write()
+                except Exception as error:  # noqa: BLE001 - a door: one socket's failure is its own
+                    self._broke_at(fd, error)
             return theirs
+
+        def _broke_at(self, fd: int, error: BaseException) -> None:
+            log.exception("a socket is served no more", error, fd=fd)
+            if self._calls.pop(fd, None) is not None:
+                with suppress(OSError):  # closed already
+                    self._epoll.unregister(fd)
 
 
 class _Rounds:
@@ -194,6 +219,10 @@ class _Rounds:
         return timers[0] if timers else None
 
 
+def _broke(error: BaseException) -> None:
+    log.exception("a failure could not be told to what had failed", error)
+
+
 class LoopNet:
     """The same on any asyncio loop (macOS, uvloop), by `add_reader` and `add_writer`."""
 
@@ -206,19 +235,28 @@ class LoopNet:
             loop.call_soon(turn.run)
 
         turn.wake = wake
+        turn.on_broken = _broke
 
     def watch(self, sock: Any, read: OnReady | None, write: OnReady | None = None) -> None:
         """Call `read` when `sock` has bytes (or ended), `write` when it takes some; None: not interested."""
         fd = sock.fileno()
         if read is not None:
-            self._loop.add_reader(fd, read)
+            self._loop.add_reader(fd, self._call, sock, read)
         elif self._reads.get(fd):
             self._loop.remove_reader(fd)
         if write is not None:
-            self._loop.add_writer(fd, write)
+            self._loop.add_writer(fd, self._call, sock, write)
         elif self._writes.get(fd):
             self._loop.remove_writer(fd)
         self._reads[fd], self._writes[fd] = read is not None, write is not None
+
+    def _call(self, sock: Any, call: OnReady) -> None:
+        try:
+            call()
+        except Exception as error:  # a door: one socket's failure ends what we do with it, nothing else
+            log.exception("a socket is served no more", error, fd=sock.fileno())
+            if sock.fileno() >= 0:
+                self.forget(sock)
 
     def forget(self, sock: Any) -> None:
         """Watch `sock` no more; before it is closed."""
@@ -239,7 +277,7 @@ class LoopNet:
             if listening.fileno() >= 0:
                 self.watch(listening, accept)
 
-        accept = _accept_all(listening, on_socket, rest)
+        accept = _accept_all(listening, on_socket, rest, self.forget)
         self.watch(listening, accept)
 
 

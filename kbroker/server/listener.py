@@ -99,20 +99,23 @@ class Connections:
                 # the client went before we looked at it: Python asks the socket
                 self._tell("connection closed: TLS", peer, str(error))
                 return sock.close()  # type: ignore[no-any-return]
+        try:
+            connection = Connection(
+                sock,
+                peer,
+                net=self._net,
+                turn=self._turn,
+                threads=self._threads,
+                buffers=self._buffers,
+                frame_size_max=limits.frame_size_max,
+                on_frame=dispatcher.on_frame,
+                on_close=self._closed,
+                stream=stream,
+            )
+        except OSError as error:  # the system watches no more sockets
+            self._tell("connection refused", peer, str(error))
+            return sock.close()  # type: ignore[no-any-return]
         self._per_ip[ip] += 1
-
-        connection = Connection(
-            sock,
-            peer,
-            net=self._net,
-            turn=self._turn,
-            threads=self._threads,
-            buffers=self._buffers,
-            frame_size_max=limits.frame_size_max,
-            on_frame=dispatcher.on_frame,
-            on_close=self._closed,
-            stream=stream,
-        )
         connection.context = Peer(
             listener, ANONYMOUS, ip=ip, dispatcher=dispatcher, secured=secure is not None
         )

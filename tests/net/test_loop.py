@@ -285,6 +285,87 @@ def test_a_listener_without_descriptors_rests_and_goes_on(house, monkeypatch):
         sock.close()
 
 
+def fail() -> None:
+    raise RuntimeError("ours")
+
+
+@pytest.mark.parametrize("how", ["reading", "writing"])
+def test_a_socket_whose_callback_fails_is_served_no_more_and_the_others_are(house, how, caplog):
+    other_ours, other_theirs = socket.socketpair()
+    seen: list[bytes] = []
+    house.theirs.send(b"x")
+    other_theirs.send(b"y")
+    if how == "reading":
+        house.net.watch(house.ours, fail)
+    else:
+        house.net.watch(house.ours, None, fail)
+    house.net.watch(other_ours, lambda: seen.append(other_ours.recv(10)))
+
+    house.until(lambda: seen)
+    house.rounds()
+
+    [record] = caplog.records
+    assert "served no more" in record.getMessage()
+    assert record.exc_info
+    house.net.watch(house.ours, house.read)  # it may be watched again
+    house.until(lambda: house.seen)
+    house.net.forget(other_ours)
+    other_ours.close()
+    other_theirs.close()
+
+
+def test_a_connection_that_cannot_be_served_is_closed_and_the_listener_goes_on(house, caplog):
+    listening = bind("127.0.0.1", 0)
+    accepted: list[Any] = []
+
+    def serve(sock: Any, peer: Any) -> None:
+        house.net.watch(sock, lambda: None)
+        if not accepted:
+            accepted.append(None)
+            fail()
+        accepted.append(sock)
+        house.net.watch(sock, lambda: house.seen.append(sock.recv(10)))
+
+    house.net.accept(listening, serve)
+    clients = [socket.create_connection(listening.getsockname()) for _ in range(2)]
+    clients[1].send(b"hello")
+    clients[0].settimeout(LIMIT_S)
+
+    house.until(lambda: house.seen)
+
+    assert b"" == clients[0].recv(10)
+    assert [b"hello"] == house.seen
+    assert ["connection not served"] == [record.getMessage().split(" peer=")[0] for record in caplog.records]
+    house.net.forget(accepted[1])
+    house.net.forget(listening)
+    for sock in (listening, accepted[1], *clients):
+        sock.close()
+
+
+class Broken:
+    """Fails at whatever the turn asks of it, and at being told so."""
+
+    write_out = begin = settle = flush = staticmethod(fail)
+
+    def failed(self, error: BaseException) -> None:
+        raise error
+
+
+def test_an_item_that_fails_and_fails_to_take_it_does_not_end_the_turn(house, caplog):
+    class Good:
+        def flush(self) -> None:
+            house.seen.append("sent")
+
+    for ask in (house.turn.write, house.turn.sync, house.turn.settle, house.turn.send):
+        ask(Broken())
+    house.turn.send(Good())
+
+    house.until(lambda: house.seen)
+
+    assert 4 == len(caplog.records)
+    assert not house.turn.busy
+
+
 def test_a_failure_of_blocking_work_is_told(house):
     threads = LoopThreads(house.net)
     done: list[Any] = []

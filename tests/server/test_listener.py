@@ -123,6 +123,20 @@ def test_closing_all_closes_all():
     assert [] == house.clock.timers
 
 
+def test_a_socket_that_the_system_does_not_watch_is_refused_and_not_counted(monkeypatch, caplog):
+    house = House(per_ip_max=1)
+
+    def watch(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(house.net, "watch", watch)
+        assert house.connect().closed
+
+    assert not house.connect().closed
+    assert 1 == len(lines(caplog))
+
+
 def test_a_socket_that_cannot_be_secured_is_closed_and_harms_nobody():
     """The client is gone before the broker wraps its socket: Python asks for the peer's name, and there is none."""
     house = House()
