@@ -139,7 +139,7 @@ class Slot:
         elif connection.open:
             try:
                 answer = encode_response(response, self.version, self.correlation_id)
-            except ValueError as error:  # a handler's mistake: whoever fills slots must not stop for it
+            except Exception as error:  # noqa: BLE001 - a handler's mistake: whoever fills slots must not stop for it
                 return connection.close(error)
             self.fill_bytes(answer)
 

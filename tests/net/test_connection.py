@@ -10,6 +10,7 @@ from kbroker.errors import ProtocolError
 from kbroker.net import connection as module
 from kbroker.net.buffers import SHARED_SIZE, Budget, Buffers
 from kbroker.net.connection import BUDGET_STEP, UNANSWERED_MAX, UNSENT_BYTES_MAX, Slot
+from kbroker.protocol.messages.api_versions import ApiVersionsResponse
 from kbroker.storage.log import Region
 from tests.support.fake_net import FakeSocket, Wire, frame
 
@@ -232,6 +233,19 @@ def test_a_slot_filled_after_the_end_is_dropped():
     wire.run()
 
     assert b"" == wire.sent
+
+
+@pytest.mark.parametrize("value", [1 << 40, None, "x"], ids=["too large", "null", "text"])
+def test_a_response_that_cannot_be_encoded_closes_its_connection_and_not_whoever_gave_it(value):
+    slot = Slot()
+    wire = Wire(lambda wire, body: slot)
+    slot.bind(wire.connection, 4, 7)
+    wire.arrive(frame(ONE))
+
+    slot.fill(ApiVersionsResponse(throttle_time_ms=value, api_keys=[]))
+
+    assert [False, 1] == [wire.connection.open, len(wire.ends)]
+    assert wire.ends[0] is not None
 
 
 @pytest.mark.parametrize("send_max", [1, 2, 7, 1000])
