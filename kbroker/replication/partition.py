@@ -81,6 +81,14 @@ def _recompressed(batch: RecordBatch, config: TopicConfig, decompressed_max: int
     return RecordBatch(memoryview(bytearray(again)))
 
 
+def _tell(waiter: Waiter, error: ErrorCode) -> None:
+    """End one's wait; the others are told whatever it makes of that."""
+    try:
+        waiter(error)
+    except Exception as raised:  # a door: it is no fault of the partition
+        log.exception("whoever waited failed to hear how it ended", raised, ended=error.name)
+
+
 class Partition:
     """A hosted partition. `lead` makes it serve; every change of role raises or replaces the epoch."""
 
@@ -405,7 +413,7 @@ class Partition:
                 waiters.clear()
                 waiters.extend(kept)
                 for entry in taken:
-                    entry[2](error)
+                    _tell(entry[2], error)
 
     def _end_term(self, why: ErrorCode) -> None:
         self._term += 1
@@ -415,7 +423,7 @@ class Partition:
         self._end_term(error)
         for waiters in (self._written_waiters, self._committed_waiters):
             while waiters:
-                waiters.popleft()[2](error)
+                _tell(waiters.popleft()[2], error)
 
     def _tell_watchers(self) -> None:
         watchers, self._watchers = self._watchers, None

@@ -18,7 +18,7 @@ from kbroker.cluster.commands import (
 from kbroker.config import ResourceType
 from kbroker.errors import ErrorCode, KafkaError
 from kbroker.model import TopicPartition
-from kbroker.replication.partition import COMMITTED
+from kbroker.replication.partition import COMMITTED, Partition
 from tests.support.hosted import NODE, Hosted
 from tests.support.partitions import Bell
 from tests.support.storage import batch, region_bytes
@@ -243,6 +243,49 @@ def test_whoever_begins_to_wait_while_deadlines_are_looked_at_is_looked_after_to
     hosted.broker.clock.advance(500)
 
     assert [("first", ErrorCode.REQUEST_TIMED_OUT), ("second", ErrorCode.REQUEST_TIMED_OUT)] == hosted.answers
+
+
+def test_one_that_fails_to_hear_of_its_deadline_keeps_nobody_elses(hosted, caplog):
+    hosted.create("orders", 3)
+    for index in range(3):
+        partition = hosted.get("orders", index)
+        for number in range(2):
+            raw = batch(b"a", timestamp=hosted.broker.clock.now_ms)
+            appended = partition.append(memoryview(bytearray(raw.view)), COMMITTED)
+            if not number:
+                partition.when(appended, COMMITTED, 100, lambda code: 1 // 0)
+            else:
+                hosted.send(partition, f"{index}", timeout_ms=100)
+    hosted.broker.turn.run()
+
+    hosted.broker.clock.advance(500)
+
+    assert {"0", "1", "2"} == {name for name, code in hosted.answers}
+    assert 3 == len(caplog.records)
+    assert not any(hosted.get("orders", index).has_deadlines for index in range(3))
+    assert [] == hosted.broker.clock.timers
+
+
+def test_a_partition_that_fails_to_look_at_its_deadlines_is_asked_again(hosted, monkeypatch):
+    hosted.create("orders", 2)
+    hosted.send(hosted.get("orders", 0), "a", timeout_ms=100)
+    hosted.send(hosted.get("orders", 1), "b", timeout_ms=100)
+    hosted.broker.turn.run()
+    real = Partition.expire
+
+    def expire(partition: Partition, now: float) -> bool:
+        if partition is hosted.get("orders", 0):
+            raise RuntimeError("ours")
+        return real(partition, now)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Partition, "expire", expire)
+        hosted.broker.clock.advance(500)
+    assert ["b"] == [name for name, code in hosted.answers]
+
+    hosted.broker.clock.advance(500)
+
+    assert ["b", "a"] == [name for name, code in hosted.answers]
 
 
 def test_a_stop_tells_whoever_waits_and_ends_the_deadlines(hosted):
