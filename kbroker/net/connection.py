@@ -184,6 +184,7 @@ class Connection:
         "_on_frame",
         "_out",
         "_paused",
+        "_reading",
         "_recv_into",
         "_send_one",
         "_short",
@@ -249,6 +250,7 @@ class Connection:
         )
         self._out: deque[Any] = deque()
         self._unsent = 0  # bytes in _out, without regions and what slots behind the first have uncounted
+        self._reading = False  # a thread reads what comes next from the disk
         self._blocked = False  # the socket takes no more: sending goes on when it says so
         self._paused = False  # somebody asked to stop reading
         self._watch()
@@ -657,6 +659,9 @@ class Connection:
 
     def _read_later(self, region: Region, size: int) -> None:
         """Cold pages: a thread reads them into the page cache, then the connection sends on."""
+        if self._reading:  # an answer behind this one is there: it does not make the disk faster
+            return
+        self._reading = True
         file, at = region.file, region.at
 
         def read() -> None:
@@ -664,6 +669,7 @@ class Connection:
             file.read_into(scratch, at, wait=True)
 
         def done(_: None, error: BaseException | None) -> None:
+            self._reading = False
             if error is not None:
                 self.close(error)
             elif not self.marked:

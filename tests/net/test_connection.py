@@ -641,6 +641,19 @@ def test_cold_pages_are_read_by_a_thread_while_others_wait_in_order():
     assert b"header" + DATA[:5000] + b"next" == wire.sent
 
 
+def test_cold_pages_are_read_once_however_many_answers_come_behind_them():
+    wire = Wire(lambda wire, body: [b"header", region_of(FakeFile(DATA, cold=True), 0, 5000)])
+    for _ in range(10):
+        wire.arrive(frame(ONE))
+    assert 1 == len(wire.threads.waiting)
+
+    while wire.threads.step():
+        wire.run()
+        assert 1 >= len(wire.threads.waiting)
+
+    assert (b"header" + DATA[:5000]) * 10 == wire.sent
+
+
 def test_a_thread_that_cannot_read_closes():
     file = FakeFile(DATA, cold=True)
     wire = Wire(lambda *_: [b"header", region_of(file, 0, 5000)])
