@@ -37,10 +37,15 @@ class Threads(Protocol):
     def run(self, work: Callable[[], T], done: Callable[[T | None, BaseException | None], None]) -> None: ...
 
 
+class NotOpened(OSError):
+    """A file or folder could not be opened for what was asked: nothing was done to it, and nothing is lost."""
+
+
 class File(Protocol):
     """One data file, named by path; holds a descriptor only while it is used. One writer.
 
-    Every method raises OSError as the system does. Safe to `read_into` and `sync` from a thread while the loop appends.
+    Every method raises OSError as the system does; NotOpened (or FileNotFoundError) before it did anything.
+    Safe to `read_into` and `sync` from a thread while the loop appends.
     """
 
     path: str

@@ -1,13 +1,15 @@
 """`LocalLog`: the cluster's log while one broker is the whole cluster. Durable; its files are those a Raft log reads.
 
 Commands that arrive while a group is being written form the next group: one append, one fsync. They are applied, in
-order, when their group is on the disk. A failed fsync stops the log for good; a failed append is taken back.
+order, when their group is on the disk. A failed fsync stops the log for good; a failed append is taken back, and so is
+a group whose fsync was not even tried, for want of a descriptor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from contextlib import suppress
+from typing import Any, NamedTuple, NoReturn
 
 import msgspec
 
@@ -17,7 +19,7 @@ from kbroker.cluster.log import Done, LogStatus
 from kbroker.cluster.state import Change, ClusterState
 from kbroker.errors import ErrorCode, KafkaError
 from kbroker.model import BrokerId
-from kbroker.seams import Disk, File, Threads
+from kbroker.seams import Disk, File, NotOpened, Threads
 
 # One broker is always its own majority: the term never changes, and a Raft log that takes over starts above it.
 TERM = 1
@@ -62,6 +64,7 @@ class LocalLog:
         self._busy = False  # a group is being written and applied, or the journal compacted
         self._refusal: KafkaError | None = None  # nothing is taken any more
         self._closed = False
+        self._cut_to: int | None = None  # what the journal holds beyond was answered with an error
         self.state = ClusterState()
         self._index = 0  # the last entry written
         self._snapshot_index = 0
@@ -138,16 +141,35 @@ class LocalLog:
                 return
             size = file.size
             try:
+                if self._cut_to is not None:
+                    size = self._cut_to
+                    self._cut()
                 file.append([data])
-            except OSError as error:
-                file.truncate(size)
-                if fsync:
-                    file.sync()
+            except NotOpened as error:
                 raise _TakenBack(str(error)) from error
+            except OSError as error:
+                self._take_back(size, error)
             if fsync:
-                file.sync()
+                try:
+                    file.sync()
+                except NotOpened as error:
+                    self._take_back(size, error)
 
         return write
+
+    def _take_back(self, size: int, error: OSError) -> NoReturn:
+        """The journal ends at `size` again: now, or before anything is written to it."""
+        self._cut_to = size
+        with suppress(NotOpened):
+            self._cut()
+        raise _TakenBack(str(error)) from error
+
+    def _cut(self) -> None:
+        assert self._cut_to is not None
+        self._file.truncate(self._cut_to)
+        if self._fsync:
+            self._file.sync()
+        self._cut_to = None
 
     def _written(
         self, group: list[_Pending], entries: list[journal.Entry], error: BaseException | None
@@ -245,6 +267,7 @@ class LocalLog:
         if error is None:
             self._file.close()
             self._file = made[0]
+            self._cut_to = None
             self._snapshot_index, self._snapshot_bytes = index, size
         else:
             self._refuse(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from kbroker.model import TopicPartition
 from kbroker.observe import logs
-from kbroker.seams import Disk, File
+from kbroker.seams import Disk, File, NotOpened
 from kbroker.storage.checkpoints import encode_offsets, prepare_file, put_in_place, read_offsets
 
 if TYPE_CHECKING:
@@ -148,9 +148,8 @@ class Checkpointer:
         if error is not None:
             for each, _point, _truncations in points:
                 each.not_saved()
-            if not isinstance(
-                error, FileNotFoundError
-            ):  # a file that went in the middle: the next time, then
+            # a file that went in the middle, or there was no descriptor for it: the next time, then
+            if not isinstance(error, FileNotFoundError | NotOpened):
                 self._directory.fsync_failed(error)
             self._running = False
             return
@@ -198,7 +197,7 @@ class Checkpointer:
 
     def _finished(self, _: None, error: BaseException | None) -> None:
         self._written(durably=error is None)
-        if error is not None:
+        if error is not None and not isinstance(error, NotOpened):
             self._directory.fsync_failed(error)
 
     def _written(self, *, durably: bool) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -16,7 +16,7 @@ from uuid import UUID
 from kbroker.errors import DiskFailed, ErrorCode, KafkaError, StartError
 from kbroker.model import TopicPartition, new_uuid
 from kbroker.observe import logs
-from kbroker.seams import Clock, Disk, Lock, Random, Threads
+from kbroker.seams import Clock, Disk, Lock, NotOpened, Random, Threads
 from kbroker.storage import opening, recovery
 from kbroker.storage.checkpointer import Checkpointer
 from kbroker.storage.checkpoints import EPOCHS_FILE, read_epochs, read_partition_metadata, replace_file
@@ -34,6 +34,9 @@ log = logs.get_logger("storage")
 # Free bytes at which a directory that was full takes writes again: with less the next batch might fill it once more.
 FREE_BYTES_AGAIN = 16 * 1024 * 1024
 FREE_CHECK_S = 1.0  # how often a full directory is looked at
+
+# Of the process or the system, not of the disk: it passes, and says nothing of what was written.
+SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 # A producer that sent nothing for this long is forgotten (producer.id.expiration.ms).
 PRODUCER_EXPIRATION_MS = 24 * 3600 * 1000
@@ -82,11 +85,12 @@ class LogDirectory:
         self.producer_expiration_ms = PRODUCER_EXPIRATION_MS
         self.logs: dict[TopicPartition, PartitionLog] = {}
         self.indexes = Indexes()
-        self.flusher = Flusher(turn, threads, self.fsync_failed)
+        self.flusher = Flusher(turn, threads, self.fsync_failed, self._flush_later)
         self.points = Checkpointer(self)
         self.failed: DiskFailed | None = None  # a write or fsync failed: no more writes until the next start
         self.refusing = False  # failed, or full
         self._full_checked = 0.0
+        self._scarce: str | None = None  # refusing because something ran out that is not space
         self._lock: Lock | None = None
         self._clean = True
         self._rewrite = False
@@ -299,18 +303,22 @@ class LogDirectory:
             now = self.clock.monotonic()
             if now - self._full_checked >= FREE_CHECK_S:
                 self._full_checked = now
-                if self.disk.free_bytes(self.path) >= FREE_BYTES_AGAIN:
+                if self._scarce is not None or self.disk.free_bytes(self.path) >= FREE_BYTES_AGAIN:
                     self.refusing = False
-                    log.info("log directory has space again", path=self.path)
+                    self._scarce = None
+                    log.info("log directory takes writes again", path=self.path)
                     return
             raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, self._full_text())
 
     def write_failed(self, which: PartitionLog, error: Exception) -> KafkaError:
         """A write of one of the logs failed. Returns what to tell whoever wrote."""
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        code = error.errno if isinstance(error, OSError) else None
+        if code in SCARCE or code in (errno.ENOSPC, errno.EDQUOT):
             if not self.refusing:
-                log.error("log directory full", path=self.path, partition=str(which.tp), error=str(error))
+                what = "log directory cannot be written now" if code in SCARCE else "log directory full"
+                log.error(what, path=self.path, partition=str(which.tp), error=str(error))
             self.refusing = True
+            self._scarce = str(error) if code in SCARCE else None
             self._full_checked = self.clock.monotonic()
             return KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, self._full_text())
         self.fail(f"a write of {which.tp} failed: {error}")
@@ -326,13 +334,25 @@ class LogDirectory:
     def fsync_failed(self, error: BaseException) -> None:
         """An fsync failed, of any file: it is not tried again."""
         self.fail(f"an fsync failed: {error}")
+        if isinstance(error, NotOpened):
+            return
         try:
             # pages that failed are clean now: the next start must write them again, not only sync them
             replace_file(self.disk, f"{self.path}/{FSYNC_FAILED_FILE}", str(error).encode(), fsync=True)
         except OSError as second:
             log.error("failed fsync not recorded", path=self.path, error=str(second))
 
+    def _flush_later(self, call: Callable[[], None], error: BaseException) -> bool:
+        """Call the flusher again soon, if what kept it from opening a file passes."""
+        if not isinstance(error, NotOpened) or error.errno not in SCARCE or self.failed is not None:
+            return False
+        log.error("flush put off", path=self.path, error=str(error))
+        self.clock.call_at(self.clock.monotonic() + FREE_CHECK_S, call)
+        return True
+
     def _full_text(self) -> str:
+        if self._scarce is not None:
+            return f"log directory {self.path} cannot be written now: {self._scarce}"
         return f"log directory {self.path} is on a full disk; free some space"
 
 

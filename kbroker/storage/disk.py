@@ -15,7 +15,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from kbroker.seams import Buffer
+from kbroker.seams import Buffer, NotOpened
 
 # Descriptors kept open for data files. A common hard limit is 20,000 for the process and sockets need theirs; reopening
 # a file costs about 5 us, so a working set beyond this is slower, not wrong. Files in use are never closed.
@@ -263,7 +263,12 @@ class RealDisk:
             os.rmdir(path)
 
     def sync_dir(self, folder: str) -> None:
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise NotOpened(error.errno, error.strerror, folder) from error
         try:
             os.fsync(fd)
         finally:
@@ -289,10 +294,25 @@ class RealDisk:
         open_files = self._open
         if len(open_files) >= self.open_files_max:
             self._close_idle()
-        fd = os.open(file.path, os.O_RDWR | os.O_CLOEXEC | flags, 0o644)
+        try:
+            fd = self._descriptor_for(file.path, flags)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise NotOpened(error.errno, error.strerror, file.path) from error
         file._fd = fd
         open_files[file] = None
         return fd
+
+    def _descriptor_for(self, path: str, flags: int) -> int:
+        flags |= os.O_RDWR | os.O_CLOEXEC
+        try:
+            return os.open(path, flags, 0o644)
+        except OSError as error:
+            if error.errno not in (errno.EMFILE, errno.ENFILE):
+                raise
+        self._close_idle()  # the process has none left: ours that nobody uses
+        return os.open(path, flags, 0o644)
 
     def _close_idle(self) -> None:
         """Close descriptors not used since the last look, a sixteenth of them; used ones get a second chance."""

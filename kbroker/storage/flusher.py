@@ -34,6 +34,9 @@ class Flushed(Protocol):
     def flush_again(self) -> bool:
         """Files were removed in the middle of the flush, by the log itself: True, and it begins anew."""
 
+    def flush_put_off(self) -> None:
+        """A file could not be opened: it begins anew, later."""
+
     def flush_failed(self, error: BaseException) -> None: ...
 
 
@@ -43,12 +46,31 @@ class Flusher:
     A log is in one flush at a time; what is written meanwhile makes the next group.
     """
 
-    __slots__ = ("_asked", "_failed", "_free", "_on_error", "_threads", "_turn", "error", "logs")
+    __slots__ = (
+        "_asked",
+        "_failed",
+        "_free",
+        "_later",
+        "_on_error",
+        "_put_off",
+        "_threads",
+        "_turn",
+        "error",
+        "logs",
+    )
 
-    def __init__(self, turn: Turn, threads: Threads, on_error: Callable[[BaseException], None]) -> None:
+    def __init__(
+        self,
+        turn: Turn,
+        threads: Threads,
+        on_error: Callable[[BaseException], None],
+        later: Callable[[Callable[[], None], BaseException], bool],
+    ) -> None:
         self._turn = turn
         self._threads = threads
         self._on_error = on_error
+        self._later = later  # calls back after a while, unless the error is of a kind that stays: False
+        self._put_off: list[Flushed] = []  # until then
         self._asked = False
         self._free = FLUSH_THREADS_MAX
         self.logs: list[Flushed] = []
@@ -57,7 +79,7 @@ class Flusher:
     @property
     def idle(self) -> bool:
         """Nothing is being flushed or waits."""
-        return self._free == FLUSH_THREADS_MAX and not self.logs
+        return self._free == FLUSH_THREADS_MAX and not self.logs and not self._put_off
 
     def add(self, log: Flushed) -> None:
         """Flush `log` in the next group."""
@@ -97,6 +119,9 @@ class Flusher:
                 continue
             elif isinstance(error, FileNotFoundError) and log.flush_again():
                 self.logs.append(log)
+            elif self.error is None and self._later(self._go_on, error):
+                log.flush_put_off()
+                self._put_off.append(log)
             else:
                 if self.error is None:
                     self.error = error
@@ -108,8 +133,14 @@ class Flusher:
             self._asked = True
             self._turn.sync(self)
 
+    def _go_on(self) -> None:
+        logs, self._put_off = self._put_off, []
+        for log in logs:
+            if not log.deleted:
+                self.add(log)
+
     def _refuse(self) -> None:
-        logs, self.logs = self.logs, []
+        logs, self.logs, self._put_off = self.logs + self._put_off, [], []
         assert self.error is not None
         for log in logs:
             log.flush_failed(self.error)

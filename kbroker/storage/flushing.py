@@ -80,6 +80,22 @@ def again(log: PartitionLog) -> bool:
     return True
 
 
+def put_off(log: PartitionLog) -> None:
+    """A file could not be opened: all that the flush had taken is to be synced by the next one."""
+    segments = {segment.file: segment for segment in log.segments}
+    others = []
+    for file in log._in_flight or []:
+        segment = segments.get(file)
+        if segment is None:
+            others.append(file)
+        elif not segment.dirty:
+            segment.dirty = True
+            log._dirty.append(segment)
+    sync_also(log, others)
+    log._in_flight = None
+    log._names_dirty = log._folder_new = True  # perhaps they are
+
+
 def fail(log: PartitionLog, error: BaseException) -> None:
     """An fsync failed: nothing beyond `flushed` can be vouched for any more, in memory it never was."""
     log.queued = False

@@ -359,6 +359,10 @@ class PartitionLog:
         """A file was missing: True when that is our doing, then everything not yet vouched for is synced again."""
         return flushing.again(self)
 
+    def flush_put_off(self) -> None:
+        """A file could not be opened: what the flush had taken is synced by the next one."""
+        flushing.put_off(self)
+
     def flush_failed(self, error: BaseException) -> None:
         """An fsync failed: nothing beyond `flushed` can be vouched for any more."""
         flushing.fail(self, error)

@@ -231,6 +231,25 @@ def test_a_failed_fsync_stops_the_log_for_good(numbers):
     assert 0 == alone.log.state.next_producer_id
 
 
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENOMEM])
+@pytest.mark.parametrize("written", [False, True], ids=["", "written"])
+def test_without_descriptors_commands_are_refused_and_later_ones_go_on(code, written):
+    disk = new_disk()
+    alone = Alone(disk)
+    if written:  # and the fsync finds no descriptor
+        disk.fail = lambda what, path: setattr(disk, "no_descriptors", code) if what == "append" else None
+    else:
+        disk.no_descriptors = code
+
+    refused = alone.do(ids(), ids())
+    disk.fail = disk.no_descriptors = None
+    taken = alone.do(ids(), ids())
+
+    assert [ErrorCode.KAFKA_STORAGE_ERROR] * 2 == [answer.code for answer in refused]
+    assert [0, 10] == taken
+    assert 20 == Alone(crashed(disk)).log.state.next_producer_id
+
+
 def test_closing_finishes_what_is_being_written_and_refuses_what_waits():
     alone = Alone()
     alone.propose(ids())

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kbroker.seams import NotOpened
 from kbroker.storage import disk as disk_module
 from kbroker.storage.disk import RealDisk
 
@@ -43,6 +46,31 @@ def test_a_short_write_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     file.append([b"abc", b"", b"defgh"])
 
     assert b"abcdefgh" == (tmp_path / "a").read_bytes()
+
+
+def test_when_the_process_has_no_descriptors_left_idle_files_give_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = RealDisk()
+    first = disk.open(str(tmp_path / "a"), create=True)
+    second = disk.open(str(tmp_path / "b"), create=True)
+    second.close()
+    really = os.open
+
+    def scarce(*what: Any) -> int:
+        if len(disk._open) >= 1:
+            raise OSError(errno.EMFILE, "too many open files")
+        return really(*what)
+
+    monkeypatch.setattr(disk_module.os, "open", scarce)
+    second.append([b"1"])
+    first.append([b"2"])
+    first._users = 1
+    with pytest.raises(NotOpened):
+        second.sync()
+    with pytest.raises(NotOpened):
+        disk.sync_dir(str(tmp_path))
+    assert first in disk._open
 
 
 def test_descriptors_are_bounded_and_files_go_on_working(tmp_path: Path) -> None:

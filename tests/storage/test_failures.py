@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from kbroker.errors import ErrorCode, KafkaError
+from kbroker.model import TopicPartition
 from kbroker.protocol.records import split_batches
 from kbroker.storage.log import PartitionLog
 from tests.support.memory_disk import MemoryDisk
@@ -221,6 +222,70 @@ def _stop_and_find_all(disk: MemoryDisk, broker: Broker, stop: str, end: int) ->
         assert region is not None
         assert offset == split_batches(memoryview(region_bytes(region)))[0].base_offset
     assert end == log.append(batch(b"next"), 1)
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_without_descriptors_writes_are_refused_until_there_are_some(
+    disk: MemoryDisk, broker: Broker, log: PartitionLog, code: int
+) -> None:
+    disk.no_descriptors = code
+    log.append(next_one(log, b"x"), 1)
+    broker.settle()
+    with pytest.raises(KafkaError, match="cannot be written now"):
+        log.append(next_one(log, b"x"), 1)
+    assert broker.directory.failed is None
+
+    disk.no_descriptors = None
+    broker.clock.advance(1000)
+    assert 10 == log.append(next_one(log, b"x"), 1)
+    broker.settle()
+    assert 11 == log.flushed
+
+
+@pytest.mark.parametrize("new", [False, True], ids=["", "new"])
+def test_a_flush_without_descriptors_is_done_later(
+    disk: MemoryDisk, broker: Broker, log: PartitionLog, new: bool
+) -> None:
+    tp = TopicPartition("orders", 1) if new else TP
+    log = broker.directory.log(tp, TOPIC_ID, config())
+    before = log.end
+    watcher = Watcher(log)
+    log.append(batch(b"x"), 1)
+    broker.turn.run()
+    disk.no_descriptors = errno.EMFILE
+    for _ in range(3):
+        broker.settle()
+        assert (before, before + 1) == (log.flushed, log.written)
+        assert not broker.directory.flusher.idle
+        broker.clock.advance(1000)
+
+    disk.no_descriptors = None
+    broker.settle()
+    broker.clock.advance(1000)
+    broker.settle()
+    assert before + 1 == log.flushed
+    assert broker.directory.flusher.idle
+    assert (None, []) == (broker.directory.failed, watcher.cuts)
+    assert not disk.exists("/data/.fsync_failed")
+    disk.crash("none")
+    again = Broker(disk)
+    again.directory.open(0, "cluster")
+    log = again.directory.log(tp, TOPIC_ID, config())
+    assert (before + 1, False) == (log.end, log.lost)
+
+
+def test_a_checkpoint_without_descriptors_is_made_the_next_time(
+    disk: MemoryDisk, broker: Broker, log: PartitionLog
+) -> None:
+    broker.directory.checkpoint()
+    disk.no_descriptors = errno.EMFILE
+    broker.settle()
+    assert broker.directory.failed is None
+
+    disk.no_descriptors = None
+    broker.directory.checkpoint()
+    broker.settle()
+    assert b"orders 0 10" in disk.read("/data/recovery-point-offset-checkpoint")
 
 
 def test_an_io_error_stops_the_directory_for_good_and_reads_go_on(

@@ -32,6 +32,9 @@ class Log:
     def flush_again(self) -> bool:
         return False
 
+    def flush_put_off(self) -> None:
+        raise AssertionError("nothing is put off here")
+
     def flush_failed(self, error: BaseException) -> None:
         self.failures.append(error)
 
@@ -41,7 +44,7 @@ class House:
         self.turn = Turn()
         self.threads = ManualThreads()
         self.errors: list[BaseException] = []
-        self.flusher = Flusher(self.turn, self.threads, self.errors.append)
+        self.flusher = Flusher(self.turn, self.threads, self.errors.append, lambda call, error: False)
 
     def flush(self, logs: list[Log]) -> int:
         """Add them all; returns the hand-overs that begin at once."""

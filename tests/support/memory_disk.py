@@ -10,7 +10,7 @@ import errno
 import random
 from collections.abc import Callable, Sequence
 
-from kbroker.seams import Buffer
+from kbroker.seams import Buffer, NotOpened
 
 
 class Crashed(BaseException):
@@ -117,7 +117,8 @@ class MemoryFile:
         self._inode = None
 
     def _open(self) -> _Inode:
-        if self._inode is None:
+        if self._inode is None or self._disk.no_descriptors:
+            self._disk.descriptor(self.path)
             node = self._disk.find(self.path)
             if not isinstance(node, _Inode):
                 raise IsADirectoryError(errno.EISDIR, "is a directory", self.path)
@@ -145,6 +146,7 @@ class MemoryDisk:
         self.operations = 0  # changes asked for so far
         self.crash_at: int | None = None  # the change that does not happen any more
         self.fail: Callable[[str, str], int | None] | None = None  # (operation, path) -> errno
+        self.no_descriptors: int | None = None  # errno of every attempt to open something
         self.locks: dict[str, MemoryLock] = {}
         self.log: list[tuple[str, str]] = []
         self._dead = False
@@ -158,6 +160,7 @@ class MemoryDisk:
         if node is None:
             if not create:
                 raise FileNotFoundError(errno.ENOENT, "no such file", path)
+            self.descriptor(path)
             self.operation("create", path)
             node = folder.names[name] = _Inode()
         if isinstance(node, _Folder):
@@ -218,6 +221,7 @@ class MemoryDisk:
 
     def sync_dir(self, folder: str) -> None:
         node = self._folder(folder)
+        self.descriptor(folder)
         self.operation("sync_dir", folder)
         node.stable = dict(node.names)
 
@@ -263,6 +267,11 @@ class MemoryDisk:
             code = self.fail(what, path)
             if code is not None:
                 raise OSError(code, f"{what} failed", path)
+
+    def descriptor(self, path: str) -> None:
+        """Something is opened."""
+        if self.no_descriptors is not None:
+            raise NotOpened(self.no_descriptors, "not opened", path)
 
     def alive(self) -> None:
         """Nothing works without power."""
