@@ -255,11 +255,11 @@ class Checkpointer:
         ]
 
     def write_all(self, watermarks: Mapping[TopicPartition, int] | None) -> None:
-        """Write the three files now: the last act of a clean stop. Every log is saved and synced."""
+        """Write the three files now: the last act of a stop. Every log is saved and synced, but for stopped ones."""
         if watermarks is not None:
             self.watermarks = dict(watermarks)
         for each in self._directory.logs.values():
-            if each.segments:
+            if each.segments and each.broken is None:
                 self.recovery[each.tp] = each.end
         self._write(RECOVERY_FILE, self.recovery)
         self._write(STARTS_FILE, self.starts)

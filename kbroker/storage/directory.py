@@ -223,21 +223,39 @@ class LogDirectory:
         self.points.begin(watermarks)
 
     def close(self, watermarks: Mapping[TopicPartition, int] | None = None) -> None:
-        """A clean stop: everything flushed, indexes, epochs, snapshots and checkpoints saved, then the marker."""
+        """A clean stop: everything flushed, indexes, epochs, snapshots and checkpoints saved, then the marker.
+
+        Not clean, and no more than a release, while a flush is going on or one failed: an fsync of the same files beside
+        it might hide that it fails. Not clean either when a log was stopped, or not checked yet.
+        """
         try:
-            if self.failed is None and self._lock is not None:
-                for each in self.logs.values():
-                    each.close()
-                if self.failed is None and not self._unopened:
-                    self.points.write_all(watermarks)
-                    content = b'{"version":0,"brokerEpoch":-1}'
-                    replace_file(self.disk, f"{self.path}/{CLEAN_FILE}", content, fsync=self.fsync)
-                    if self._rewrite and self.disk.exists(f"{self.path}/{FSYNC_FAILED_FILE}"):
-                        self.disk.remove(f"{self.path}/{FSYNC_FAILED_FILE}")
+            if self.failed is not None or self._lock is None:
+                return
+            if not self.flusher.idle or self.flusher.error is not None:
+                log.warning("log directory let go of in the middle of a flush", path=self.path)
+                return
+            self._save_all(watermarks)
         except OSError as error:
             self.fail(f"it could not be closed cleanly: {error}")
         finally:
             self.abandon()
+
+    def _save_all(self, watermarks: Mapping[TopicPartition, int] | None) -> None:
+        for each in self.logs.values():
+            each.close()
+        if self._unopened:
+            return
+        self.points.write_all(watermarks)
+        stopped = [str(each.tp) for each in self.logs.values() if each.broken is not None]
+        if stopped:
+            log.warning(
+                "not a clean stop: partitions were stopped before", path=self.path, partitions=stopped
+            )
+            return
+        content = b'{"version":0,"brokerEpoch":-1}'
+        replace_file(self.disk, f"{self.path}/{CLEAN_FILE}", content, fsync=self.fsync)
+        if self._rewrite and self.disk.exists(f"{self.path}/{FSYNC_FAILED_FILE}"):
+            self.disk.remove(f"{self.path}/{FSYNC_FAILED_FILE}")
 
     def abandon(self) -> None:
         """Let go of it as it is, as a crash would."""

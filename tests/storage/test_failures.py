@@ -430,3 +430,50 @@ def test_a_partition_deleted_while_it_is_being_synced_harms_nobody(disk: MemoryD
 
     assert broker.directory.failed is None
     assert [] == [name for name in disk.list("/data") if name.startswith("orders")]
+
+
+def test_a_stopped_partition_keeps_the_stop_from_counting_as_clean(disk: MemoryDisk, broker: Broker) -> None:
+    log = broker.directory.log(TP, TOPIC_ID, config())
+    other = broker.directory.log(TopicPartition("orders", 1), TOPIC_ID, config())
+    for each in (log, other):
+        each.append(batch(b"a"), 0)
+        broker.settle()
+    broker.directory.checkpoint()
+    broker.settle()
+    log.append(batch(b"b"), 0)
+    other.append(batch(b"b"), 0)
+    broker.turn.run()
+    log.failed(AssertionError("a promise"))
+    for _ in range(2):  # the other one's flush goes well, this one's is as it may be
+        broker.settle()
+    log.flushed = 1
+
+    broker.directory.close()
+
+    assert b"0\n2\norders 0 1\norders 1 2\n" == disk.read("/data/recovery-point-offset-checkpoint")
+    disk.crash("none")
+    again = Broker(disk)
+    assert not again.directory.open(0, "cluster").clean
+    log = again.directory.log(TP, TOPIC_ID, config())
+    assert (1, 2) == (log.flushed, log.end)
+    again.settle()
+    assert (2, False) == (log.flushed, log.lost)
+
+
+@pytest.mark.parametrize("failed", [False, True], ids=["going-on", "failed"])
+def test_a_stop_in_the_middle_of_a_flush_syncs_nothing_beside_it(
+    disk: MemoryDisk, broker: Broker, log: PartitionLog, failed: bool
+) -> None:
+    log.append(next_one(log, b"x"), 1)
+    broker.turn.run()
+    if failed:
+        broker.directory.flusher.error = OSError(errno.EIO, "of another log")
+    del disk.log[:]
+
+    broker.directory.close()
+
+    assert [] == [what for what, _ in disk.log if what.startswith("sync")]
+    disk.crash("all")
+    again = Broker(disk)
+    assert not again.directory.open(0, "cluster").clean
+    assert (0, 11) == (again.directory.log(TP, TOPIC_ID, config()).flushed, again.directory.logs[TP].end)
