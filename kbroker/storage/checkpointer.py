@@ -89,7 +89,7 @@ class Checkpointer:
         self._running = False
         self._void = False  # what a thread is preparing is out of date
         self._todo: list[PartitionLog] = []
-        self._folders: list[str] = []  # their names are to be synced before the points count
+        self._folders: set[str] = set()  # their names are to be synced before the points count
         self._starts_running = False
         self._starts_void = False
         self._start_waiters: list[Done] = []
@@ -117,7 +117,6 @@ class Checkpointer:
         if self._running or self._directory.failed is not None:
             return
         self._running = True
-        self._folders = []
         self._todo = [each for each in self._directory.logs.values() if each.unsaved]
         self._step()
 
@@ -134,9 +133,11 @@ class Checkpointer:
                 continue
             try:
                 point, written = each.save()
-            except OSError as error:
+            except BaseException as error:
+                self._give_up([each, *(saved for saved, _, _ in points)])
+                if not isinstance(error, OSError):
+                    raise
                 self._directory.write_failed(each, error)
-                self._running = False
                 return
             files += written
             points.append((each, point, each.truncations))
@@ -146,23 +147,34 @@ class Checkpointer:
         self, points: list[tuple[PartitionLog, int, int]], _: None, error: BaseException | None
     ) -> None:
         if error is not None:
-            for each, _point, _truncations in points:
-                each.not_saved()
+            self._give_up([each for each, _, _ in points])
             # a file that went in the middle, or there was no descriptor for it: the next time, then
             if not isinstance(error, FileNotFoundError | NotOpened):
                 self._directory.fsync_failed(error)
-            self._running = False
             return
-        for each, point, truncations in points:
+        for number, (each, point, truncations) in enumerate(points):
             if each.deleted:
                 continue
             if each.truncations != truncations:
                 each.not_saved()  # cut meanwhile: what was synced says nothing of what is there now
                 continue
-            if each.saved():
-                self._folders.append(each.folder)
+            try:
+                if each.saved():
+                    self._folders.add(each.folder)
+            except BaseException as failed:
+                self._give_up([later for later, _, _ in points[number:]])
+                if not isinstance(failed, OSError):
+                    raise
+                self._directory.write_failed(each, failed)
+                return
             self.recovery[each.tp] = point
         self._step()
+
+    def _give_up(self, logs: list[PartitionLog]) -> None:
+        """These were to be saved; the next checkpoint tries again."""
+        self._running = False
+        for each in logs:
+            each.not_saved()
 
     def _prepare(self) -> None:
         self._void = False
@@ -173,19 +185,21 @@ class Checkpointer:
             (f"{path}/{RECOVERY_FILE}", encode_offsets(self.recovery)),
             (f"{path}/{WATERMARKS_FILE}", encode_offsets(self.watermarks)),
         ]
-        folders = self._folders if self._directory.fsync else []
+        folders = sorted(self._folders) if self._directory.fsync else []
         work = partial(_prepare_files, self._directory.disk, folders, content, self._directory.fsync)
         self._directory.threads.run(work, self._prepared)
 
     def _prepared(self, paths: list[str] | None, error: BaseException | None) -> None:
-        if error is None and self._void:
-            self._prepare()
-            return
-        try:
-            for path in paths or []:
-                put_in_place(self._directory.disk, path)
-        except OSError as failed:
-            error = failed
+        if error is None:
+            self._folders.clear()
+            if self._void:
+                self._prepare()
+                return
+            try:
+                for path in paths or []:
+                    put_in_place(self._directory.disk, path)
+            except OSError as failed:
+                error = failed
         if error is not None:
             log.warning("checkpoint not written", path=self._directory.path, error=str(error))
             self._written(durably=False)

@@ -44,8 +44,8 @@ def saved(log: PartitionLog) -> bool:
     """What `save` wrote is synced. True when the folder must be."""
     if not log._epochs_saving:
         return False
-    log._epochs_saving = False
     put_in_place(log.directory.disk, f"{log.folder}/{EPOCHS_FILE}")
+    log._epochs_saving = False
     return True
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from typing import Any
 
@@ -430,6 +431,34 @@ def test_a_partition_deleted_while_it_is_being_synced_harms_nobody(disk: MemoryD
 
     assert broker.directory.failed is None
     assert [] == [name for name in disk.list("/data") if name.startswith("orders")]
+
+
+@pytest.mark.parametrize("fault", [OSError(errno.ENOSPC, "full"), AssertionError("a promise")])
+@pytest.mark.parametrize("part", ["append", "rename"])
+def test_a_checkpoint_that_fails_in_the_middle_is_made_whole_the_next_time(
+    disk: MemoryDisk, broker: Broker, part: str, fault: BaseException
+) -> None:
+    logs = [broker.directory.log(TopicPartition("orders", n), TOPIC_ID, config()) for n in range(3)]
+    for log in logs:
+        log.append(batch(b"a"), 7)
+    broker.settle()
+
+    def fail(what: str, path: str) -> None:
+        if what == part and "orders-1/leader-epoch-checkpoint" in path:
+            raise fault
+
+    disk.fail = fail
+    with pytest.raises(AssertionError) if isinstance(fault, AssertionError) else contextlib.nullcontext():
+        broker.directory.checkpoint()
+        broker.settle()
+    disk.fail = None
+    broker.directory.checkpoint()
+    broker.settle()
+
+    points = disk.read("/data/recovery-point-offset-checkpoint")
+    for number in range(3):
+        assert b"orders %d 1\n" % number in points
+        assert b"0\n1\n7 0\n" == disk.read(f"/data/orders-{number}/leader-epoch-checkpoint")
 
 
 def test_a_stopped_partition_keeps_the_stop_from_counting_as_clean(disk: MemoryDisk, broker: Broker) -> None:
