@@ -19,7 +19,10 @@ from kbroker.cluster.log import Done, LogStatus
 from kbroker.cluster.state import Change, ClusterState
 from kbroker.errors import ErrorCode, KafkaError
 from kbroker.model import BrokerId
+from kbroker.observe import logs
 from kbroker.seams import Disk, File, NotOpened, Threads
+
+logger = logs.get_logger("cluster")
 
 # One broker is always its own majority: the term never changes, and a Raft log that takes over starts above it.
 TERM = 1
@@ -35,6 +38,10 @@ class _Pending(NamedTuple):
 
 class _TakenBack(Exception):
     """The append failed (no space, most likely) and the journal is as it was before."""
+
+
+class _NotBegun(Exception):
+    """A compaction failed before anything took the journal's place."""
 
 
 class LocalLog:
@@ -69,6 +76,7 @@ class LocalLog:
         self._index = 0  # the last entry written
         self._snapshot_index = 0
         self._snapshot_bytes = 0
+        self._not_compacted_bytes = 0  # the journal's size when a compaction failed
         self._open()
         if not self.state.cluster_id:
             self._form(new_cluster_id())
@@ -216,13 +224,15 @@ class LocalLog:
         self._busy = False
         if self._closed:
             self._file.close()
-        elif self._refusal is None and self._file.size > max(
-            self._journal_bytes_max, 2 * self._snapshot_bytes
-        ):
-            # a journal shorter than the state is not worth writing the state for
+        elif self._refusal is None and self._long():
             self._compact()
         elif self._fsync:
             self._go_on()
+
+    def _long(self) -> bool:
+        """The journal is to be compacted: one shorter than the state is not worth writing the state for."""
+        most = max(self._journal_bytes_max, 2 * self._snapshot_bytes)
+        return self._file.size > max(most, self._not_compacted_bytes + most // 4)
 
     def _refuse(self, refusal: KafkaError) -> None:
         self._refusal = self._refusal or refusal
@@ -245,7 +255,20 @@ class LocalLog:
     def _start_from(self, index: int, state: bytes) -> File:
         """A snapshot and an empty journal behind it, durable before anything older goes."""
         disk, folder = self._disk, self._folder
-        temporary = f"{folder}/snapshot.new"
+        try:
+            self._write_snapshot(index, state)
+        except OSError as error:
+            raise _NotBegun(str(error)) from error
+        new = self._new_journal(index + 1)  # its sync of the folder makes the snapshot's name durable too
+        for name in disk.list(folder):
+            older = journal.index_of(name, "journal"), journal.index_of(name, "snapshot")
+            if (older[0] is not None and older[0] <= index) or (older[1] is not None and older[1] < index):
+                disk.remove(f"{folder}/{name}")
+        return new
+
+    def _write_snapshot(self, index: int, state: bytes) -> None:
+        disk = self._disk
+        temporary = f"{self._folder}/snapshot.new"
         if disk.exists(temporary):
             disk.remove(temporary)
         file = disk.open(temporary, create=True)
@@ -255,13 +278,7 @@ class LocalLog:
                 file.sync()
         finally:
             file.close()
-        disk.rename(temporary, f"{folder}/{journal.snapshot_name(index)}")
-        new = self._new_journal(index + 1)  # its sync of the folder makes the snapshot's name durable too
-        for name in disk.list(folder):
-            older = journal.index_of(name, "journal"), journal.index_of(name, "snapshot")
-            if (older[0] is not None and older[0] <= index) or (older[1] is not None and older[1] < index):
-                disk.remove(f"{folder}/{name}")
-        return new
+        disk.rename(temporary, f"{self._folder}/{journal.snapshot_name(index)}")
 
     def _compacted(self, index: int, size: int, made: list[File], error: BaseException | None) -> None:
         if error is None:
@@ -269,6 +286,10 @@ class LocalLog:
             self._file = made[0]
             self._cut_to = None
             self._snapshot_index, self._snapshot_bytes = index, size
+            self._not_compacted_bytes = 0
+        elif isinstance(error, _NotBegun):
+            logger.warning("cluster log not compacted; it goes on in the old journal", why=str(error))
+            self._not_compacted_bytes = self._file.size
         else:
             self._refuse(
                 KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"the cluster log was not compacted: {error}")

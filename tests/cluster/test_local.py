@@ -299,16 +299,47 @@ def test_commands_wait_for_a_compaction_and_are_done_after_it():
     assert list(range(0, 300, 10)) == alone.answers
 
 
-def test_a_failed_compaction_stops_the_log_and_loses_nothing():
+def until_compaction(alone):
+    while not any("snapshot.new" in path for _, path in alone.disk.log) and len(alone.answers) < 100:
+        alone.do(ids())
+
+
+@pytest.mark.parametrize("what", ["create", "append", "sync", "rename"])
+def test_a_compaction_that_fails_before_it_took_a_place_is_tried_later(what):
     disk = new_disk()
     alone = Alone(disk, journal_bytes_max=200)
-    while disk.list(FOLDER) == [journal_name(1)] and len(alone.answers) < 50:
-        alone.propose(ids())
-        alone.threads.step()
-        if alone.threads.waiting:  # the compaction
-            failing(disk, {1: errno.ENOSPC})
-            break
-    alone.settle()
+    disk.fail = lambda did, path: errno.ENOSPC if did == what and "snapshot.new" in path else None
+    until_compaction(alone)
+    first = len(alone.answers)
+    alone.do(*[ids() for _ in range(20)])
+    tries = len([path for did, path in disk.log if did == what and "snapshot.new" in path])
+    disk.fail = None
+    alone.do(*[ids() for _ in range(20)])
+
+    assert 1 < tries < 20
+    assert list(range(0, 10 * (first + 40), 10)) == alone.answers
+    assert alone.log.status.snapshot_index > first
+    assert 10 * (first + 40) == Alone(crashed(disk)).log.state.next_producer_id
+
+
+@pytest.mark.parametrize("keep", ["none", "torn", "all"])
+def test_a_power_cut_after_a_failed_compaction_loses_nothing(keep):
+    for what in ("append", "rename"):
+        disk = new_disk()
+        alone = Alone(disk, journal_bytes_max=200)
+        disk.fail = lambda did, path, what=what: errno.EIO if did == what and "snapshot.new" in path else None
+        until_compaction(alone)
+        alone.do(ids(), ids())
+        assert 10 * len(alone.answers) == Alone(crashed(disk, keep)).log.state.next_producer_id
+
+
+def test_a_compaction_that_fails_in_the_middle_stops_the_log_and_loses_nothing():
+    disk = new_disk()
+    alone = Alone(disk, journal_bytes_max=200)
+    disk.fail = lambda what, path: (
+        errno.ENOSPC if what == "create" and "journal" in path and path != FIRST else None
+    )
+    until_compaction(alone)
 
     assert "not compacted" in alone.log.status.failed
     assert alone.log.state.next_producer_id == Alone(crashed(disk)).log.state.next_producer_id
