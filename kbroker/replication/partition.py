@@ -236,7 +236,12 @@ class Partition:
         if batch.attributes & TRANSACTIONAL:
             raise KafkaError(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
         if batch.producer_id >= 0:
-            original = log.check_sequence(batch)
+            try:
+                original = log.check_sequence(batch)
+            except OSError as error:  # what it knows of producers had to be read first
+                raise KafkaError(
+                    ErrorCode.KAFKA_STORAGE_ERROR, f"{self.tp} cannot be read: {error}"
+                ) from error
             if original is not None:
                 return Appended(self._term, original, original + batch.last_offset_delta + 1, -1)
         append_time_ms = -1

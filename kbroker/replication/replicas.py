@@ -12,7 +12,7 @@ from uuid import UUID
 from kbroker.cluster.state import Change, ClusterState, Topic
 from kbroker.config import Settings
 from kbroker.config.options import ResourceType
-from kbroker.errors import ErrorCode
+from kbroker.errors import ErrorCode, KafkaError
 from kbroker.model import BrokerId, TopicPartition
 from kbroker.observe import logs
 from kbroker.replication.partition import Limits, Partition
@@ -50,13 +50,17 @@ class Replicas:
         )
         self._by_name: dict[tuple[str, int], Partition] = {}
         self._by_id: dict[tuple[bytes, int], Partition] = {}
+        self._broken: set[TopicPartition] = set()  # told that they cannot be opened
         self._waiting: set[Partition] = set()
         self._deadlines: Timer | None = None
 
     # -- look up
 
     def get(self, topic: str, partition: int) -> Partition | None:
-        """The partition, opened if need be; None where the cluster has none of that name or it is not hosted here."""
+        """The partition, opened if need be; None where the cluster has none of that name or it is not hosted here.
+
+        KafkaError where its log cannot be opened.
+        """
         found = self._by_name.get((topic, partition))
         return found if found is not None else self._open(self._state.topics.get(topic), partition)
 
@@ -86,10 +90,18 @@ class Replicas:
             return None
         tp = TopicPartition(topic.name, index)
         config = self._settings.topic_config(self._state.topic_config(topic.name))
+        try:
+            opened = self._directory.log(tp, topic.id, config)
+        except OSError as error:
+            if tp not in self._broken:  # not at every try
+                self._broken.add(tp)
+                log.exception("partition cannot be opened", error, partition=str(tp))
+            raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, f"{tp} cannot be opened: {error}") from error
+        self._broken.discard(tp)
         partition = Partition(
             tp,
             topic.id,
-            self._directory.log(tp, topic.id, config),
+            opened,
             config=config,
             limits=self._limits,
             turn=self._turn,

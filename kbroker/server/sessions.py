@@ -98,22 +98,22 @@ class Interest:
     def look(self, partitions: Replicas, room: int, *, at_least_one: bool) -> PartitionData:
         """What a reader gets of this partition now, in at most `room` bytes."""
         partition = self.partition
-        if partition is None or partition.gone is not None:
-            topic = self.topic
-            partition = (
-                partitions.get(topic, self.index)
-                if isinstance(topic, str)
-                else partitions.by_id(topic, self.index)
-            )
-            self.partition, self.watched = partition, False
-            if partition is None:
-                known = isinstance(topic, str) or partitions.knows(topic)
-                return _failed(
-                    self.index,
-                    ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if known else ErrorCode.UNKNOWN_TOPIC_ID,
-                )
-        log = partition.log
         try:
+            if partition is None or partition.gone is not None:
+                topic = self.topic
+                partition = (
+                    partitions.get(topic, self.index)
+                    if isinstance(topic, str)
+                    else partitions.by_id(topic, self.index)
+                )
+                self.partition, self.watched = partition, False
+                if partition is None:
+                    known = isinstance(topic, str) or partitions.knows(topic)
+                    return _failed(
+                        self.index,
+                        ErrorCode.UNKNOWN_TOPIC_OR_PARTITION if known else ErrorCode.UNKNOWN_TOPIC_ID,
+                    )
+            log = partition.log
             partition.check_epoch(self.epoch)
             if self.last_fetched_epoch >= 0:
                 diverging = self._divergence(partition)

@@ -29,10 +29,19 @@ def handle_fetch(rooms: Rooms, call: Call, request: FetchRequest) -> FetchRespon
     except KafkaError as error:
         return FetchResponse(error_code=error.code, session_id=NO_SESSION, responses=[])
     fetch = _Fetch(rooms, call, request, session)
-    found = fetch.look()
-    if found.size >= request.min_bytes or found.failed or request.max_wait_ms <= 0 or not session.interests:
-        return fetch.answer(found)
-    return fetch.wait()
+    try:
+        found = fetch.look()
+        if (
+            found.size >= request.min_bytes
+            or found.failed
+            or request.max_wait_ms <= 0
+            or not session.interests
+        ):
+            return fetch.answer(found)
+        return fetch.wait()
+    except BaseException:
+        fetch.let_go()
+        raise
 
 
 def _session_of(rooms: Rooms, call: Call, request: FetchRequest) -> FetchSession:
@@ -124,7 +133,7 @@ class _Fetch:
 
     def wait(self) -> Later:
         """Answer when the partitions have enough, one of them fails, or the time is over."""
-        self._later = Later(self._connection_lost)
+        self._later = Later(self.let_go)
         self._session.on_ready = self
         self._session.watch_ready()
         self._timer = self._rooms.clock.call_at(
@@ -153,13 +162,18 @@ class _Fetch:
 
     def answer_now(self) -> None:
         """The time is over: answer with what is there."""
-        if self._later is not None:
+        if self._later is None:
+            return
+        try:
             self._finish(self.look_at_all())
+        except Exception as error:  # noqa: BLE001 - a door: a timer calls this
+            self.failed(error)
 
     def _finish(self, found: Found) -> None:
+        response = self.answer(found)
         later = self._stop_waiting()
         if later is not None:
-            later.fill(self.answer(found))
+            later.fill(response)
 
     def _stop_waiting(self) -> Later | None:
         later, self._later = self._later, None
@@ -169,14 +183,16 @@ class _Fetch:
             self._timer = None
         return later
 
-    def _connection_lost(self) -> None:
+    def let_go(self) -> None:
+        """Nobody will get an answer: the connection ended, or looking broke."""
         self._stop_waiting()
         if self._session.id == NO_SESSION:
             self._session.end()
 
     def failed(self, error: BaseException) -> None:
         """Looking broke: the connection ends (it would wait for ever), the turn goes on."""
-        later = self._stop_waiting()
+        later = self._later
+        self.let_go()
         if later is not None:
             log.exception("fetch failed", error)
             later.fail(error)

@@ -33,10 +33,10 @@ def handle_offset_for_leader_epoch(
 
 
 def _answer(rooms: Rooms, topic: str, asked: OffsetForLeaderPartition) -> EpochEndOffset:
-    partition = rooms.partitions.get(topic, asked.partition)
-    if partition is None:
-        return EpochEndOffset(error_code=ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, partition=asked.partition)
     try:
+        partition = rooms.partitions.get(topic, asked.partition)
+        if partition is None:
+            raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
         partition.check_epoch(asked.current_leader_epoch)
     except KafkaError as error:
         return EpochEndOffset(error_code=error.code, partition=asked.partition)

@@ -133,8 +133,9 @@ class _Produce:
         """Append one partition's batch, or note why not."""
         answer = PartitionProduceResponse(index=data.index)
         answers.append(answer)
-        partition = self._find(topic, data.index)
+        partition = None
         try:
+            partition = self._find(topic, data.index)
             if partition is None:
                 raise self._unknown(topic)
             self._took(partition, partition.append(_view(data), self._acks), answer)
@@ -149,8 +150,9 @@ class _Produce:
             return self.append(topic, data, answers)
         answer = PartitionProduceResponse(index=data.index)
         answers.append(answer)
-        partition = self._find(topic, data.index)
+        partition = None
         try:
+            partition = self._find(topic, data.index)
             if partition is None:
                 raise self._unknown(topic)
             appended = yield from partition.append_in_slices(_view(data), self._acks)
