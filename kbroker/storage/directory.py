@@ -33,6 +33,7 @@ log = logs.get_logger("storage")
 
 # Free bytes at which a directory that was full takes writes again: with less the next batch might fill it once more.
 FREE_BYTES_AGAIN = 16 * 1024 * 1024
+FREE_SHARE_AGAIN = 100  # or that fraction of a small disk
 FREE_CHECK_S = 1.0  # how often a full directory is looked at
 
 # Of the process or the system, not of the disk: it passes, and says nothing of what was written.
@@ -321,12 +322,16 @@ class LogDirectory:
             now = self.clock.monotonic()
             if now - self._full_checked >= FREE_CHECK_S:
                 self._full_checked = now
-                if self._scarce is not None or self.disk.free_bytes(self.path) >= FREE_BYTES_AGAIN:
+                if self._scarce is not None or self._has_space():
                     self.refusing = False
                     self._scarce = None
                     log.info("log directory takes writes again", path=self.path)
                     return
             raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, self._full_text())
+
+    def _has_space(self) -> bool:
+        again = min(FREE_BYTES_AGAIN, self.disk.total_bytes(self.path) // FREE_SHARE_AGAIN)
+        return self.disk.free_bytes(self.path) >= again
 
     def write_failed(self, which: PartitionLog, error: Exception) -> KafkaError:
         """A write of one of the logs failed. Returns what to tell whoever wrote."""

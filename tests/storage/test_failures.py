@@ -110,6 +110,27 @@ def test_a_full_disk_refuses_until_there_is_space_and_serves_reads(disk: MemoryD
     assert 2 == log.flushed
 
 
+def test_a_small_disk_need_not_be_emptied_to_take_writes_again(disk: MemoryDisk, broker: Broker) -> None:
+    log = broker.directory.log(TP, TOPIC_ID, config())
+    disk.capacity = disk.used() + 100_000
+    for size in (60_000, 60_000):
+        log.append(batch(b"x"), 0)
+        with contextlib.suppress(KafkaError):
+            log.append(batch(b"x" * size), 0)
+    assert broker.directory.refusing
+    disk.capacity = disk.used() + 300
+    broker.clock.advance(1000)
+    with pytest.raises(KafkaError, match="full disk"):
+        log.append(batch(b"y"), 0)
+
+    disk.capacity = disk.used() + 2000
+    broker.clock.advance(1000)
+    end = log.end
+    assert end == log.append(batch(b"y"), 0)
+    broker.settle()
+    assert end + 1 == log.flushed
+
+
 def test_a_full_disk_when_a_segment_rolls_loses_nothing(disk: MemoryDisk, broker: Broker) -> None:
     log = broker.directory.log(TP, TOPIC_ID, config(segment_bytes=300))
     watcher = Watcher(log)
