@@ -252,7 +252,7 @@ class Connection:
         self._unsent = 0  # bytes in _out, without regions and what slots behind the first have uncounted
         self._reading = False  # a thread reads what comes next from the disk
         self._blocked = False  # the socket takes no more: sending goes on when it says so
-        self._paused = False  # somebody asked to stop reading
+        self._paused = 0  # so many asked to stop reading, and have not asked to go on
         self._watch()
 
     # -- in
@@ -263,15 +263,15 @@ class Connection:
         self._net.watch(self._sock, None if full else self._readable, write)
 
     def pause(self) -> None:
-        """Stop reading from the peer until `resume`; frames that have already arrived may still come."""
-        self._paused = True
+        """Stop reading from the peer until everybody who asked for that has called `resume`."""
+        self._paused += 1
         if self.open:
             self._watch()
 
     def resume(self) -> None:
-        """Read again."""
-        self._paused = False
-        if self.open:
+        """Read again, unless somebody else has asked for a pause."""
+        self._paused -= 1
+        if self.open and not self._paused:
             self._watch()
             if self._held is not None or self._stream.pending():
                 self._readable()
@@ -279,7 +279,10 @@ class Connection:
     @property
     def _full(self) -> bool:
         return (
-            self._paused or self._short or self._unsent > UNSENT_BYTES_MAX or len(self._out) >= UNANSWERED_MAX
+            self._paused > 0
+            or self._short
+            or self._unsent > UNSENT_BYTES_MAX
+            or len(self._out) >= UNANSWERED_MAX
         )
 
     def go_on(self, size: int) -> None:

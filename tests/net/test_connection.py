@@ -405,6 +405,20 @@ def test_pause_stops_frames_that_have_already_arrived_and_resume_brings_them():
     assert [ONE, TWO, b"third frame"] == wire.frames
 
 
+def test_reading_goes_on_when_everybody_who_paused_has_resumed():
+    """A stop pauses all; a handler that ends its own pause meanwhile must not bring new requests in."""
+    wire = Wire(echo)
+    wire.connection.pause()
+    wire.connection.pause()
+    wire.arrive(frame(ONE))
+
+    wire.step(wire.connection.resume)
+    assert ([], False) == (wire.frames, wire.net.reads(wire.sock))
+
+    wire.step(wire.connection.resume)
+    assert [ONE] == wire.frames
+
+
 def test_pause_in_the_middle_of_a_large_frame_loses_nothing():
     body = bytes(range(256)) * 4096
     wire = Wire()
