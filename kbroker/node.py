@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
+import sys
 from collections.abc import Callable, Coroutine, Iterable
 from random import SystemRandom
 from typing import TYPE_CHECKING, Any
@@ -34,7 +36,7 @@ from kbroker.replication.replicas import Replicas
 from kbroker.replication.upkeep import Upkeep
 from kbroker.seams import Clock, Disk, Net, Random, Threads
 from kbroker.server.dispatch import APIS, Dispatcher
-from kbroker.server.listener import Connections, Limits, Secure, bind_all
+from kbroker.server.listener import Connections, Limits, Secure, bind_all, sockets_of
 from kbroker.server.producer_ids import ProducerIds
 from kbroker.server.rooms import Rooms
 from kbroker.server.sessions import FetchSessions
@@ -81,6 +83,7 @@ class Node:
         disk: Disk,
         random: Random,
         request_bytes_max: int = OWN_LIMIT_MIN,  # where `queued.max.request.bytes` leaves it to us
+        sockets_max: int | None = None,  # connections that the process's descriptors allow
     ) -> None:
         self.settings = settings
         self.endpoints: tuple[Endpoint, ...] = ()  # where it listens, with real ports; known after `start`
@@ -108,6 +111,7 @@ class Node:
                 per_ip_max=settings.max_connections_per_ip,
                 frame_size_max=settings.socket_request_max_bytes,
                 idle_seconds=settings.connections_max_idle_ms * 0.001,
+                sockets_max=sockets_max,
             ),
             net=net,
             turn=turn,
@@ -431,10 +435,18 @@ def memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def descriptor_limit() -> int:
+    """How many descriptors this process may have."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
+
+
 def run(settings: Settings, on_ready: Callable[[str], None]) -> None:
     """Run a broker in this thread until SIGTERM or SIGINT. `on_ready` hears where it serves."""
-    from kbroker.storage.disk import RealDisk
+    from kbroker.storage.disk import RealDisk, open_files_of
 
+    descriptors = descriptor_limit()
+    open_files = open_files_of(descriptors)
     turn = Turn()
     loop, net = new_loop(turn)
 
@@ -446,9 +458,10 @@ def run(settings: Settings, on_ready: Callable[[str], None]) -> None:
             turn=turn,
             clock=LoopClock(loop),
             threads=threads,
-            disk=RealDisk(),
+            disk=RealDisk(open_files_max=open_files),
             random=SystemRandom(),
             request_bytes_max=own_limit(memory_bytes()),
+            sockets_max=sockets_of(descriptors, open_files),
         )
         stopping = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -34,6 +34,9 @@ TELL_SECONDS = 10.0
 
 # Lines of one kind within TELL_SECONDS.
 TOLD_AT_ONCE_MAX = 20
+# Descriptors that are neither clients' nor data files': listeners, the loop's, the journal, files that are being read at a
+# start or renamed, one for whoever is told that there is no room.
+DESCRIPTORS_RESERVED = 64
 # What `bind` says where a machine has no IPv6.
 NO_IPV6 = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
@@ -46,15 +49,27 @@ ANONYMOUS = "User:ANONYMOUS"
 class Limits:
     """How many connections there may be, and how large and how silent they may be."""
 
-    __slots__ = ("connections_max", "frame_size_max", "idle_seconds", "per_ip_max")
+    __slots__ = ("connections_max", "frame_size_max", "idle_seconds", "per_ip_max", "sockets_max")
 
     def __init__(
-        self, *, connections_max: int, per_ip_max: int, frame_size_max: int, idle_seconds: float
+        self,
+        *,
+        connections_max: int,
+        per_ip_max: int,
+        frame_size_max: int,
+        idle_seconds: float,
+        sockets_max: int | None = None,
     ) -> None:
         self.connections_max = connections_max
+        self.sockets_max = sockets_max  # what the process's descriptors allow; None: nobody has looked
         self.per_ip_max = per_ip_max
         self.frame_size_max = frame_size_max
         self.idle_seconds = idle_seconds  # not above 0: for ever
+
+
+def sockets_of(descriptors: int, open_files: int) -> int:
+    """How many connections a process that may have so many descriptors serves, beside its data files."""
+    return max(1, descriptors - open_files - DESCRIPTORS_RESERVED)
 
 
 class Connections:
@@ -88,6 +103,14 @@ class Connections:
         if len(self._open) >= limits.connections_max:
             self._tell("connection refused", peer, f"max.connections={limits.connections_max} are open")
             return sock.close()  # type: ignore[no-any-return]  # sockets of simulations are Any
+        if limits.sockets_max is not None and len(self._open) >= limits.sockets_max:
+            self._tell(
+                "connection refused",
+                peer,
+                f"{limits.sockets_max} are open, as many as the process's file descriptors allow",
+                "raise the limit of open files: ulimit -n, or LimitNOFILE= of a systemd unit",
+            )
+            return sock.close()  # type: ignore[no-any-return]
         if self._per_ip[ip] >= limits.per_ip_max:
             self._tell("connection refused", peer, f"max.connections.per.ip={limits.per_ip_max} are open")
             return sock.close()  # type: ignore[no-any-return]

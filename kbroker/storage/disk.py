@@ -20,6 +20,8 @@ from kbroker.seams import Buffer, NotOpened
 # Descriptors kept open for data files. A common hard limit is 20,000 for the process and sockets need theirs; reopening
 # a file costs about 5 us, so a working set beyond this is slower, not wrong. Files in use are never closed.
 OPEN_FILES_MAX = 4096
+# Of a process that may have fewer descriptors, files get this part (1,024 is a common soft limit): sockets need the rest.
+OPEN_FILES_SHARE = 4
 
 # Memory maps kept. Linux allows 65,530 per process (vm.max_map_count); one beyond this costs a map and its page faults.
 MAPS_MAX = 2048
@@ -213,6 +215,11 @@ class RealLock:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def open_files_of(descriptors: int) -> int:
+    """How many data files a process that may have so many descriptors keeps open."""
+    return max(1, min(OPEN_FILES_MAX, descriptors // OPEN_FILES_SHARE))
 
 
 class RealDisk:

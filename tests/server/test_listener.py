@@ -16,7 +16,8 @@ from kbroker.net.connection import (
     Slot,
 )
 from kbroker.server import listener as module
-from kbroker.server.listener import Connections, Limits
+from kbroker.server.listener import Connections, Limits, sockets_of
+from kbroker.storage.disk import open_files_of
 from kbroker.turn import Turn
 from tests.support.fake_net import FakeNet, FakeSocket, frame
 from tests.support.storage import ManualClock, ManualThreads
@@ -78,6 +79,26 @@ def test_connections_beyond_the_maximum_are_closed_at_once():
 
     assert [False, False, True] == [sock.closed for sock in sockets]
     assert 2 == len(house.connections)
+
+
+def test_connections_beyond_what_the_descriptors_allow_are_closed_with_the_cure(caplog):
+    house = House()
+    house.connections.limits.sockets_max = 2
+
+    sockets = [house.connect() for _ in range(3)]
+
+    assert [False, False, True] == [sock.closed for sock in sockets]
+    [line] = lines(caplog)
+    assert "ulimit -n" in line
+
+
+@pytest.mark.parametrize(
+    "descriptors, files, sockets",
+    [(1024, 256, 704), (20_000, 4096, 15_840), (65_536, 4096, 61_376), (64, 16, 1)],
+)
+def test_descriptors_are_shared_by_files_and_connections(descriptors, files, sockets):
+    assert files == open_files_of(descriptors)
+    assert sockets == sockets_of(descriptors, files)
 
 
 def test_one_address_has_a_maximum_of_its_own_and_gets_room_again():
