@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import repeat
-from typing import Protocol
+from struct import Struct
+from typing import Any, Protocol
 
 from kbroker.errors import ErrorCode, KafkaError
 from kbroker.protocol import compression
@@ -46,6 +47,8 @@ _SMALLEST_LENGTH = RECORD_BYTES_MIN * 2  # as the zigzag varint in front of it
 
 _NOT_A_CLIENTS = CONTROL | LOG_APPEND_TIME  # attributes that a client has no business to set
 _TIMESTAMP_MAX = 2**63 - 1
+_COUNT = Struct(">i")  # the number of records, last in a batch's header
+_COUNT_AT = HEADER_BYTES - _COUNT.size
 
 _SIZE_UP_TO_MAGIC = 17  # Kafka does not even see a batch in fewer bytes
 
@@ -171,9 +174,12 @@ def check_records(
         raise _does_not_add_up(position, len(view), count)
 
 
-def is_big(batch: RecordBatch) -> bool:
-    """Whether checking the records takes so long that the loop should breathe in between."""
-    return batch.size > BIG_BYTES or batch.count > BIG_RECORDS
+def is_big(records: Any) -> bool:
+    """Whether checking a batch (a view; None: null) takes so long that the loop should breathe in between."""
+    size = 0 if records is None else len(records)
+    return size > BIG_BYTES or (
+        size >= HEADER_BYTES and _COUNT.unpack_from(records, _COUNT_AT)[0] > BIG_RECORDS
+    )
 
 
 def check_slices(

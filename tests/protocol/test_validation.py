@@ -466,16 +466,19 @@ def many(number: int, **options) -> bytes:
 def test_a_big_batch_is_checked_with_pauses(codec):
     batch = check_header(writable(many(3 * SLICE_RECORDS, codec=codec)), CONFIG)
 
-    assert is_big(batch)
+    assert is_big(batch.view)
     assert 2 == len(list(check_slices(batch, CONFIG, NOW)))
     assert 2 == len(list(walk_slices(batch)))
     assert 3 * SLICE_RECORDS // CAREFUL_SLICE_RECORDS - 1 == len(list(check_slices(batch, COMPACTED, NOW)))
 
 
 def test_a_batch_is_big_by_bytes_or_by_records():
-    assert not is_big(view_of(three()))
-    assert is_big(view_of(build_batch([record(b"x" * validation.BIG_BYTES)])))
-    assert is_big(view_of(many(validation.BIG_RECORDS + 1)))
+    assert not is_big(None)
+    assert not is_big(memoryview(b""))
+    assert not is_big(writable(three()))
+    assert is_big(writable(build_batch([record(b"x" * validation.BIG_BYTES)])))
+    assert not is_big(writable(many(validation.BIG_RECORDS)))
+    assert is_big(writable(many(validation.BIG_RECORDS + 1)))
 
 
 @pytest.mark.parametrize("config", [CONFIG, COMPACTED])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Generator
-from struct import Struct
 from typing import Any
 
 from kbroker.errors import ErrorCode, KafkaError
@@ -17,16 +16,12 @@ from kbroker.protocol.messages.produce import (
     TopicProduceData,
     TopicProduceResponse,
 )
-from kbroker.protocol.records import HEADER_BYTES
-from kbroker.protocol.validation import BIG_BYTES, BIG_RECORDS, RecordsRejected
+from kbroker.protocol.validation import RecordsRejected, is_big
 from kbroker.replication.partition import COMMITTED, WRITTEN, Appended, Partition
 from kbroker.server.rooms import NO_RESPONSE, Call, Later, NoResponse, Rooms, breathe
 
 FIRST_WITH_TOPIC_IDS = 13
 ACKS_NONE, ACKS_LEADER, ACKS_ALL = 0, 1, -1
-
-_COUNT = Struct(">i")  # the number of records, last in a batch's header
-_COUNT_AT = HEADER_BYTES - 4
 
 Response = ProduceResponse | Later | NoResponse
 
@@ -59,14 +54,6 @@ def handle_produce(
             for data in topic.partition_data:
                 produce.append(topic, data, answers)
     return produce.answer()
-
-
-def is_big(records: Any) -> bool:
-    """Whether checking the batch (a view; None: null) takes so long that others should be served in between."""
-    size = 0 if records is None else len(records)
-    return size > BIG_BYTES or (
-        size >= HEADER_BYTES and _COUNT.unpack_from(records, _COUNT_AT)[0] > BIG_RECORDS
-    )
 
 
 def _view(data: PartitionProduceData) -> memoryview:
