@@ -323,9 +323,13 @@ class LogDirectory:
             if now - self._full_checked >= FREE_CHECK_S:
                 self._full_checked = now
                 if self._scarce is not None or self._has_space():
-                    self.refusing = False
-                    self._scarce = None
-                    log.info("log directory takes writes again", path=self.path)
+                    what = (
+                        "log directory has space again"
+                        if self._scarce is None
+                        else "log directory is written again"
+                    )
+                    log.info(what, path=self.path)
+                    self.refusing, self._scarce = False, None
                     return
             raise KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, self._full_text())
 
