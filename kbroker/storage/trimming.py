@@ -7,9 +7,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from kbroker.observe import logs
-from kbroker.storage import retention, scan
+from kbroker.seams import NotOpened
+from kbroker.storage import flushing, retention, scan
 
 if TYPE_CHECKING:
+    from kbroker.seams import Disk, File
     from kbroker.storage.log import PartitionLog
 
 logger = logs.get_logger("storage")
@@ -37,8 +39,39 @@ def retain(log: PartitionLog, now_ms: int, high_watermark: int) -> int:
         return 0
     if count:
         log.start = max(log.start, log.segments[count].base)
-        log.directory.points.move_start(log.tp, log.start, partial(start_moved, log))
+        _let_go(log)
     return count
+
+
+def _let_go(log: PartitionLog) -> None:
+    """Let the segments below the start go, once the snapshot of what their producers sent is on the disk."""
+    directory = log.directory
+    if log._in_flight is not None:  # it may be among those: the next time
+        return
+    files = flushing.take_others(log)
+    if not files or not directory.fsync:
+        directory.points.move_start(log.tp, log.start, partial(start_moved, log))
+        return
+    directory.threads.run(
+        partial(_sync, files, directory.disk, log.folder), partial(_producers_saved, log, files)
+    )
+
+
+def _sync(files: list[File], disk: Disk, folder: str) -> None:
+    for file in files:
+        file.sync()
+    disk.sync_dir(folder)
+
+
+def _producers_saved(log: PartitionLog, files: list[File], _: None, error: BaseException | None) -> None:
+    if log.deleted:
+        return
+    if error is None:
+        log.directory.points.move_start(log.tp, log.start, partial(start_moved, log))
+    elif isinstance(error, FileNotFoundError | NotOpened):  # cut meanwhile, or no descriptor: the next time
+        flushing.sync_also(log, files)
+    else:
+        log.directory.fsync_failed(error)
 
 
 def start_moved(

@@ -124,9 +124,8 @@ class LogMachine(RuleBasedStateMachine):
 
     @rule()
     def clean_restart(self) -> None:
-        self.broker.turn.run()
+        self.broker.settle()
         self.broker.directory.close()
-        self.broker.threads.waiting.clear()
         self.disk.crash("none" if self.fsync else "all")
         self._open()
         assert self.log.flushed == self.log.end

@@ -134,3 +134,26 @@ def test_damage_before_the_snapshot_leaves_what_is_known() -> None:
 
     assert ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER == caught.value.code
     assert 10 == send(log, 5)
+
+
+@pytest.mark.parametrize("keep", ["none", "torn", "all"])
+def test_a_retry_is_recognised_though_retention_took_its_batch_and_the_power_went(keep: str) -> None:
+    for steps in range(10):
+        disk = MemoryDisk(seed=steps)
+        broker, log = start(disk)
+        send(log, 0)
+        broker.settle()
+        log.config = config(retention_bytes=0)
+        broker.directory.producer_expiration_ms = 1 << 62
+        assert 1 == log.retain(broker.clock.wall_ms(), log.end)
+        for _ in range(steps):
+            broker.clock.advance(100_000)
+            broker.turn.run()
+            broker.threads.step()
+        broker.directory.checkpoint()
+        broker.settle()
+        disk.crash(keep)
+
+        _, log = start(disk)
+
+        assert 0 == send(log, 0)
