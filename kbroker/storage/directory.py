@@ -200,12 +200,19 @@ class LogDirectory:
         if self._clean:
             found = recovery.open_clean(self.disk, opened.folder, opened.config)
             if found is not None:
-                opened.opened(found, start=start, trusted=found.end)
+                self._found(opened, found, start, found.end)
                 return
         found = recovery.recover(
             self.disk, opened.folder, opened.config, point=point, fsync=self.fsync, rewrite=self._rewrite
         )
-        opened.opened(found, start=start, trusted=point)
+        self._found(opened, found, start, point)
+
+    def _found(self, opened: PartitionLog, found: recovery.Found, start: int, trusted: int) -> None:
+        reached = self.points.reached(opened.tp)
+        if found.segments or not reached:
+            opened.opened(found, start=start, trusted=trusted)
+        else:  # a crash right after the folder was made anew
+            opening.begin_at(opened, reached)
 
     def _put_aside(self, tp: TopicPartition, found_id: UUID | None) -> None:
         """Get a folder that is not this topic's out of the way."""

@@ -122,7 +122,7 @@ def _make_folder(log: PartitionLog) -> None:
     log.directory.points.made_anew(log.tp)
     if not disk.exists(log.folder):
         disk.mkdir(log.folder)
-        log._folder_new = True
+    log._folder_new = True  # or made right before a crash: then the page cache may be all that has it
     path = f"{log.folder}/{METADATA_FILE}"
     if not disk.exists(path):
         file = write_beside(
@@ -130,4 +130,6 @@ def _make_folder(log: PartitionLog) -> None:
         )  # a part of it is not to be taken for it
         put_in_place(disk, path)
         file.path = path
-        flushing.sync_also(log, [file])
+    else:
+        file = disk.open(path)
+    flushing.sync_also(log, [file])

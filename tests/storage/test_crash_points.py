@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from uuid import UUID
 
@@ -277,3 +278,70 @@ def _delete_crash_check(crash_at: int, keep: str, how: dict[str, bool]) -> None:
     broker.clock.advance(1000)
     broker.settle()
     assert [name for name in disk.list("/data") if name.endswith("-delete")] == []
+
+
+def _lose_the_folder(disk: MemoryDisk, how: str) -> None:
+    """Ten records, three of them deleted; then the folder, or what says whose it is, is gone."""
+    broker = Broker(disk)
+    broker.directory.open(0, "cluster")
+    log = broker.directory.log(TP, TOPIC_ID, CONFIG)
+    for _ in range(5):
+        log.append(batch(b"old" * 50, b"old"), 0)
+    broker.settle()
+    log.delete_before(3, lambda _: None)
+    broker.settle()
+    broker.directory.close()
+    if how == "folder":
+        disk.rename("/data/orders-0", "/elsewhere")
+    else:
+        disk.remove("/data/orders-0/partition.metadata")
+    for folder in ("/", "/data", "/data/orders-0"):
+        if disk.exists(folder):
+            disk.sync_dir(folder)
+
+
+def _go_on(disk: MemoryDisk, acked: list[int]) -> None:
+    broker = Broker(disk)
+    broker.directory.random = random.Random(2)
+    broker.directory.open(0, "cluster")
+    log = broker.directory.log(TP, TOPIC_ID, CONFIG)
+    for number in range(4):
+        base = log.append(batch(b"new" * 100), 1)
+        broker.settle()
+        acked.append(base)
+        if number == 1:
+            broker.directory.checkpoint()
+            broker.settle()
+    broker.directory.close()
+
+
+@pytest.mark.parametrize("how", ["folder", "metadata"])
+@pytest.mark.parametrize("keep", ["none", "torn", "all"])
+def test_what_is_written_after_a_folder_was_lost_is_kept_under_offsets_of_its_own(
+    keep: str, how: str
+) -> None:
+    disk = MemoryDisk()
+    _lose_the_folder(disk, how)
+    before = disk.operations
+    _go_on(disk, [])
+    for crash_at in range(before + 1, disk.operations + 1):
+        _lose_crash_check(crash_at, keep, how)
+
+
+def _lose_crash_check(crash_at: int, keep: str, how: str) -> None:
+    disk = MemoryDisk(seed=crash_at)
+    acked: list[int] = []
+    _lose_the_folder(disk, how)
+    disk.crash_at = crash_at
+    with pytest.raises(Crashed):
+        _go_on(disk, acked)
+    disk.crash(keep)
+    broker = Broker(disk)
+    broker.directory.random = random.Random(3)
+    broker.directory.open(0, "cluster")
+    log = broker.directory.log(TP, TOPIC_ID, CONFIG)
+    broker.settle()
+    assert 10 == log.start, f"crash at {crash_at} {disk.log[crash_at - 1 :]}"
+    found = read_all(log)
+    assert all(b"new" in found[base] for base in acked), f"crash at {crash_at} {disk.log[crash_at - 1 :]}"
+    assert list(range(10, log.end)) == list(found)
