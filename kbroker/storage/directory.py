@@ -203,7 +203,13 @@ class LogDirectory:
                 self._found(opened, found, start, found.end)
                 return
         found = recovery.recover(
-            self.disk, opened.folder, opened.config, point=point, fsync=self.fsync, rewrite=self._rewrite
+            self.disk,
+            opened.folder,
+            opened.config,
+            point=point,
+            start=start,
+            fsync=self.fsync,
+            rewrite=self._rewrite,
         )
         self._found(opened, found, start, point)
 

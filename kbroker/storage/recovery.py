@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kbroker.observe import logs
-from kbroker.storage import scan
+from kbroker.storage import retention, scan
 from kbroker.storage.segment import Segment
 
 if TYPE_CHECKING:
@@ -63,9 +63,16 @@ def _end_of(segment: Segment) -> int | None:
 
 
 def recover(
-    disk: Disk, folder: str, config: TopicConfig, *, point: int, fsync: bool, rewrite: bool = False
+    disk: Disk,
+    folder: str,
+    config: TopicConfig,
+    *,
+    point: int,
+    start: int,
+    fsync: bool,
+    rewrite: bool = False,
 ) -> Found:
-    """Check everything from offset `point` on, cut what is torn, make the indexes of it anew.
+    """Check everything from offset `point` on (and the log's `start`), cut what is torn, make the indexes of it anew.
 
     `rewrite`: an fsync failed before the stop, so that what the page cache shows may not be on the disk and a new
     fsync would not write it: the checked segments are written again.
@@ -76,6 +83,7 @@ def recover(
         return found
     # an empty one says nothing: a roll that failed may have left it, and those before it went on
     first = max((at for at, each in enumerate(segments) if each.size and each.base <= point), default=0)
+    first = max(first, retention.below(segments, start))  # some of those below were removed, perhaps
     found.end = segments[first].base
     at = first
     while at < len(segments):

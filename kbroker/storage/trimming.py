@@ -39,22 +39,36 @@ def retain(log: PartitionLog, now_ms: int, high_watermark: int) -> int:
         return 0
     if count:
         log.start = max(log.start, log.segments[count].base)
-        _let_go(log)
+        log.directory.points.move_start(log.tp, log.start, partial(start_moved, log))
     return count
 
 
+def start_moved(
+    log: PartitionLog, error: BaseException | None, done: Callable[[BaseException | None], None] | None = None
+) -> None:
+    """The start is on the disk: the segments below it may go. A crash in between leaves no hole that is read."""
+    if error is None and not log.deleted:
+        _let_go(log)
+    elif error is not None:
+        logger.error("log start not saved", partition=str(log.tp), start=log.start, error=str(error))
+    if done is not None:
+        done(error)
+
+
 def _let_go(log: PartitionLog) -> None:
-    """Let the segments below the start go, once the snapshot of what their producers sent is on the disk."""
+    """Drop the segments below the start, once the snapshot of their producers and what follows them are on the disk."""
     directory = log.directory
-    if log._in_flight is not None:  # it may be among those: the next time
+    if not retention.below(log.segments, log.start):
         return
-    files = flushing.take_others(log)
-    if not files or not directory.fsync:
-        directory.points.move_start(log.tp, log.start, partial(start_moved, log))
-        return
-    directory.threads.run(
-        partial(_sync, files, directory.disk, log.folder), partial(_producers_saved, log, files)
-    )
+    if not directory.fsync:
+        _drop_below_start(log)
+    elif log._in_flight is None:  # otherwise those may be in it: retention looks again
+        files = flushing.take_others(log)
+        if files or log._names_dirty:
+            work = partial(_sync, files, directory.disk, log.folder)
+            directory.threads.run(work, partial(_producers_saved, log, files))
+        else:
+            _drop_below_start(log)
 
 
 def _sync(files: list[File], disk: Disk, folder: str) -> None:
@@ -67,29 +81,21 @@ def _producers_saved(log: PartitionLog, files: list[File], _: None, error: BaseE
     if log.deleted:
         return
     if error is None:
-        log.directory.points.move_start(log.tp, log.start, partial(start_moved, log))
+        _drop_below_start(log)
     elif isinstance(error, FileNotFoundError | NotOpened):  # cut meanwhile, or no descriptor: the next time
         flushing.sync_also(log, files)
     else:
         log.directory.fsync_failed(error)
 
 
-def start_moved(
-    log: PartitionLog, error: BaseException | None, done: Callable[[BaseException | None], None] | None = None
-) -> None:
-    """The start is on the disk: the segments below it may go. A crash in between leaves no hole that is read."""
-    if error is None and not log.deleted:
-        try:
-            _drop_below_start(log)
-        except OSError as failed:
-            logger.warning("segments not deleted", partition=str(log.tp), error=str(failed))
-    elif error is not None:
-        logger.error("log start not saved", partition=str(log.tp), start=log.start, error=str(error))
-    if done is not None:
-        done(error)
-
-
 def _drop_below_start(log: PartitionLog) -> None:
+    try:
+        _drop(log)
+    except OSError as failed:
+        logger.warning("segments not deleted", partition=str(log.tp), error=str(failed))
+
+
+def _drop(log: PartitionLog) -> None:
     segments = log.segments
     count = retention.below(segments, log.start)
     if not count:

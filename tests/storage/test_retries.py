@@ -157,3 +157,29 @@ def test_a_retry_is_recognised_though_retention_took_its_batch_and_the_power_wen
         _, log = start(disk)
 
         assert 0 == send(log, 0)
+
+
+@pytest.mark.parametrize("keep", ["none", "torn", "all"])
+@pytest.mark.parametrize("roll", [False, True])
+def test_old_segments_that_go_take_nothing_along_when_the_power_goes(keep: str, roll: bool) -> None:
+    for seed in range(30):
+        disk = MemoryDisk(seed=seed)
+        broker, log = start(disk)
+        send(log, 0)
+        log.roll()
+        if roll:
+            send(log, 1)
+            log.roll()
+        broker.settle()
+        end = log.flushed
+        log.delete_before(end, lambda _: None)
+        for _ in range(seed % 10):
+            broker.turn.run()
+            broker.threads.step()
+        disk.crash(keep)
+
+        broker, log = start(disk)
+        broker.settle()
+
+        assert (end, end) == (log.flushed, log.end)
+        assert 2 * roll == send(log, int(roll))
