@@ -132,7 +132,13 @@ class Node:
         self._secure()
         bound = self._bind()
         try:
-            stored = self._open_disk()
+            try:
+                stored = self._open_disk()
+            except OSError as error:
+                raise StartError(
+                    f"the data directory {settings.log_dir} cannot be used ({error.strerror or error}): make it and "
+                    "let this user write to it, or name another (--data-dir)"
+                ) from error
             self.partitions = Replicas(
                 settings.node_id,
                 self.cluster.state,
@@ -464,7 +470,11 @@ def run(settings: Settings, on_ready: Callable[[str], None]) -> None:
             sockets_max=sockets_of(descriptors, open_files),
         )
         stopping = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (
+            signal.SIGTERM,
+            signal.SIGINT,
+            signal.SIGHUP,
+        ):  # Java's Kafka stops on each of them too
             loop.add_signal_handler(number, stopping.set)
         if settings.ignored:
             log.info("options without effect here", options=",".join(settings.ignored))

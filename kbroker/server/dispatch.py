@@ -33,6 +33,7 @@ from kbroker.server.handlers.metadata import (
     handle_find_coordinator,
     handle_metadata,
 )
+from kbroker.server.handlers.offsets import handle_offset_fetch
 from kbroker.server.handlers.produce import handle_produce
 from kbroker.server.handlers.producers import handle_init_producer_id
 from kbroker.server.handlers.topics import (
@@ -83,6 +84,7 @@ VERSIONS: dict[int, tuple[int, int]] = {
     1: (4, 18),
     2: (1, 11),
     3: (0, 13),
+    9: (1, 10),
     10: (0, 6),
     18: (0, 4),
     19: (2, 7),
@@ -106,6 +108,7 @@ APIS: dict[int, Api] = dict(
         _api(1, handle_fetch),
         _api(2, handle_list_offsets),
         _api(3, handle_metadata),
+        _api(9, handle_offset_fetch),
         _api(10, handle_find_coordinator),
         _api(API_VERSIONS, handle_api_versions),
         _api(19, handle_create_topics),

@@ -35,6 +35,12 @@ from kbroker.protocol.messages.list_offsets import (
     OffsetForLeaderTopic,
 )
 from kbroker.protocol.messages.metadata import MetadataRequest, MetadataRequestTopic
+from kbroker.protocol.messages.offsets import (
+    OffsetFetchRequest,
+    OffsetFetchRequestGroup,
+    OffsetFetchRequestTopic,
+    OffsetFetchRequestTopics,
+)
 from kbroker.protocol.messages.produce import PartitionProduceData, ProduceRequest, TopicProduceData
 from kbroker.protocol.messages.producers import InitProducerIdRequest
 from kbroker.protocol.messages.topics import (
@@ -105,6 +111,25 @@ REQUESTS: dict[int, Callable[[int, Place], Message]] = {
         ],
     ),
     3: lambda version, at: MetadataRequest(topics=[MetadataRequestTopic(name=at.name)]),
+    9: lambda version, at: (
+        OffsetFetchRequest(
+            group_id="group", topics=[OffsetFetchRequestTopic(name=at.name, partition_indexes=[0])]
+        )
+        if version < 8
+        else OffsetFetchRequest(
+            groups=[
+                OffsetFetchRequestGroup(
+                    group_id="group",
+                    topics=[
+                        OffsetFetchRequestTopics(
+                            **({"topic_id": at.id} if version >= 10 else {"name": at.name}),
+                            partition_indexes=[0],
+                        )
+                    ],
+                )
+            ]
+        )
+    ),
     10: lambda version, at: (
         FindCoordinatorRequest(key="group")
         if version < 4

@@ -11,6 +11,7 @@ from kbroker.protocol.messages import configs as cf
 from kbroker.protocol.messages import groups as gr
 from kbroker.protocol.messages import list_offsets as lo
 from kbroker.protocol.messages import metadata as md
+from kbroker.protocol.messages import offsets as of
 from kbroker.protocol.messages import producers as pr
 from kbroker.protocol.messages import topics as tp
 from kbroker.server.dispatch import APIS
@@ -93,6 +94,22 @@ def offset_for_leader_epoch(version):
     yield lo.OffsetForLeaderEpochRequest(topics=[lo.OffsetForLeaderTopic(topic="t", partitions=partitions)])
 
 
+def offset_fetch(version):
+    if version >= 8:
+        topic = of.OffsetFetchRequestTopics(partition_indexes=[0, 9])
+        if version >= 10:
+            topic.topic_id = bytes(range(16))
+        else:
+            topic.name = "t"
+        yield of.OffsetFetchRequest(
+            groups=[of.OffsetFetchRequestGroup(group_id="g", topics=topics) for topics in ([topic], None)]
+        )
+    else:
+        yield of.OffsetFetchRequest(
+            group_id="g", topics=[of.OffsetFetchRequestTopic(name="t", partition_indexes=[0, 9])]
+        )
+
+
 def describe_configs(version):
     yield cf.DescribeConfigsRequest(
         resources=[
@@ -145,6 +162,7 @@ def describe_cluster(version):
 
 REQUESTS_OF = {
     3: metadata,
+    9: offset_fetch,
     10: find_coordinator,
     18: api_versions,
     19: create_topics,
