@@ -437,8 +437,14 @@ class Node:
 
 
 def memory_bytes() -> int:
-    """The memory of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Memory that this process may use: the machine's, or what its control group (a container) is given."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as file:
+            limit = file.read().strip()
+    except OSError:  # not Linux, or not in a group of its own
+        return machine
+    return min(machine, int(limit)) if limit.isdigit() else machine
 
 
 def descriptor_limit() -> int:
