@@ -23,7 +23,7 @@ def check_topic_value(name: str, value: str | None) -> None:
     """Raise INVALID_CONFIG unless a topic's option of this name takes this text."""
     row = TOPIC_OPTIONS.get(name)
     if row is None:
-        raise _invalid(f"Unknown topic config name: {name}")
+        raise _unknown(name)
     if value is None:
         raise _invalid(f"Null value not supported for topic configs: {name}")
     why = row.refusal(value)
@@ -35,7 +35,7 @@ def check_topic(settings: Settings, configs: Mapping[str, str | None]) -> dict[s
     """The overrides of a topic to be; INVALID_CONFIG for the first that cannot be, or that contradicts another."""
     for name in configs:
         if name not in TOPIC_OPTIONS:
-            raise _invalid(f"Unknown topic config name: {name}")
+            raise _unknown(name)
     for name, value in configs.items():
         check_topic_value(name, value)
     overrides = {name: value for name, value in configs.items() if value is not None}
@@ -78,7 +78,7 @@ def _check_alter_topic(
     for op in ops:
         row = TOPIC_OPTIONS.get(op.name)
         if row is None and op.op != DELETE:
-            raise _invalid(f"Unknown topic config name: {op.name}")
+            raise _unknown(op.name)
         if row is not None and op.op in _OPERATIONS:
             if row.type is not LIST:
                 raise _invalid(f"Can't {_OPERATIONS[op.op]} to key {op.name} because its type is not LIST.")
@@ -166,6 +166,15 @@ def _check_dynamic(rows: Sequence[tuple[str, Option]], *, all_brokers: bool) -> 
 
 def _set_by(ops: Iterable[ConfigOp]) -> list[str]:
     return [op.name for op in ops if op.op != DELETE]
+
+
+def _unknown(name: str) -> KafkaError:
+    """Kafka's words, then the topic's option that may have been meant: also by the name of the broker's default."""
+    from difflib import get_close_matches
+
+    defaults = {broker: row.name for row in TOPIC_OPTIONS.values() for broker, _ in row.falls_back_to}
+    near = [defaults[name]] if name in defaults else get_close_matches(name, TOPIC_OPTIONS, 1, 0.6)
+    return _invalid(f"Unknown topic config name: {name}" + (f": did you mean {near[0]}?" if near else ""))
 
 
 def _invalid(why: str) -> KafkaError:

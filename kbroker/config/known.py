@@ -55,6 +55,20 @@ REMOVED = frozenset(
     }
 )
 
+# Options of producers and consumers, often given to a broker by mistake.
+_CLIENTS = """
+acks allow.auto.create.topics auto.commit.interval.ms auto.offset.reset batch.size bootstrap.servers buffer.memory
+check.crcs client.dns.lookup client.id client.rack default.api.timeout.ms delivery.timeout.ms enable.auto.commit
+enable.idempotence exclude.internal.topics fetch.max.wait.ms fetch.min.bytes group.id group.instance.id
+group.protocol heartbeat.interval.ms interceptor.classes isolation.level key.deserializer key.serializer linger.ms
+max.block.ms max.in.flight.requests.per.connection max.partition.fetch.bytes max.poll.interval.ms max.poll.records
+max.request.size metadata.broker.list metadata.max.age.ms partition.assignment.strategy partitioner.class
+receive.buffer.bytes reconnect.backoff.max.ms reconnect.backoff.ms request.required.acks retries
+retry.backoff.max.ms retry.backoff.ms send.buffer.bytes session.timeout.ms ssl.ca.location
+ssl.certificate.location ssl.key.location transactional.id value.deserializer value.serializer
+"""
+CLIENT_OPTIONS = frozenset(_CLIENTS.split())
+
 # name | type | default ("null": none) | bounds or choices ("~": whatever the case) | c: dynamic for all brokers,
 # b: per broker, i: internal
 _TABLE = """

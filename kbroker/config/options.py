@@ -67,6 +67,15 @@ LONG_MAX = (1 << 63) - 1
 INT_MAX = (1 << 31) - 1
 _WIDTHS = {ConfigType.INT: 31, ConfigType.SHORT: 15, ConfigType.LONG: 63}
 _DIGITS = frozenset("0123456789")
+_UNITS = {
+    "ms": "milliseconds",
+    "minutes": "minutes",
+    "hours": "hours",
+    "seconds": "seconds",
+    "bytes": "bytes",
+}
+# How long and how much is kept: of topics, and behind "log." of brokers.
+_KEEP = frozenset({"retention.ms", "retention.minutes", "retention.hours", "retention.bytes"})
 
 
 class Option:
@@ -144,13 +153,28 @@ class Option:
         """The values it takes, in words."""
         if self.choices is not None:
             return f"{'any of' if self.type is LIST else 'one of'} {', '.join(self.choices)}"
-        if self.at_least is not None:
-            low, high = self._shown(self.at_least), self._shown(self.at_most)
-            bounds = f"{low} or more" if self.at_most is None else f"{low} to {high}"
-            return bounds if self.also is None else f"{bounds}, or {self._shown(self.also)}"
-        if self.type in _WIDTHS:
-            return f"{-1 << _WIDTHS[self.type]} to {(1 << _WIDTHS[self.type]) - 1}"
-        return {BOOLEAN: "true or false", DOUBLE: "a number"}.get(self.type, "a text")
+        if self.type is DOUBLE or self.type in _WIDTHS:
+            words = ", ".join(filter(None, (self._unit, self._bounds, self._unlimited)))
+            number = "a number" if self.type is DOUBLE else "a whole number"
+            return f"{number} ({words})" if words else number
+        return "true or false" if self.type is BOOLEAN else "a text"
+
+    @property
+    def _unit(self) -> str:
+        return _UNITS.get(self.name.rpartition(".")[2], "")
+
+    @property
+    def _bounds(self) -> str:
+        if self.at_least is None or self._unlimited:
+            return ""
+        low, high = self._shown(self.at_least), self._shown(self.at_most)
+        bounds = f"{low} or more" if self.at_most is None else f"{low} to {high}"
+        return bounds if self.also is None else f"{bounds}, or {self._shown(self.also)}"
+
+    @property
+    def _unlimited(self) -> str:
+        keeps = self.name.removeprefix("log.") in _KEEP
+        return "-1: no limit" if keeps else ""
 
     def parse(self, text: str) -> Any:
         """The value of `text`, within its bounds; else BadValue."""

@@ -47,7 +47,7 @@ class Settings(BrokerOptions):
         environment: Mapping[str, str] | None = None,
         host_name: Callable[[], str] | None = None,
     ) -> None:
-        self.ignored: list[str] = []  # given, known to Kafka, without effect here: for one log line
+        self.ignored: list[str] = []  # given, known to Kafka, without effect here, in words: for one log line
         self.unfit: dict[
             str, str
         ] = {}  # dynamic values that do not parse, with the reason: they count as not set
@@ -118,12 +118,20 @@ class Settings(BrokerOptions):
         for endpoint in self.listeners:
             if insecure or lst.is_loopback(endpoint.host):
                 continue
-            if endpoint.protocol == "SSL" and self.tls(endpoint.listener).client_auth == "required":
+            secured = endpoint.protocol == "SSL"
+            if secured and self.tls(endpoint.listener).client_auth == "required":
                 continue
+            where = f"listener {endpoint.listener}://{endpoint.host}:{endpoint.port}"
+            if endpoint.host not in lst.EVERY_ADDRESS:
+                _must_resolve(endpoint.host)
+            if secured:
+                raise StartError(
+                    f"{where} lets other machines in without a certificate of theirs: set ssl.client.auth=required, "
+                    "bind it to localhost, or start with --insecure"
+                )
             raise StartError(
-                f"listener {endpoint.listener}://{endpoint.host}:{endpoint.port} lets other machines in without TLS and "
-                "authentication: bind it to localhost, give it protocol SSL with ssl.client.auth=required, or start "
-                "with --insecure"
+                f"{where} lets other machines in without TLS and authentication: bind it to localhost, give it "
+                "protocol SSL with ssl.client.auth=required, or start with --insecure"
             )
 
     def topic_config(self, overrides: Mapping[str, str]) -> TopicConfig:
@@ -152,13 +160,18 @@ class Settings(BrokerOptions):
         self._resolve()
 
     def nearest(self, name: str) -> str:
-        """A hint at the option that a wrong name may have meant."""
+        """A hint at the option that a wrong name may have meant, or at where such options are."""
         from difflib import get_close_matches
 
-        from kbroker.config.known import KNOWN
+        from kbroker.config.known import CLIENT_OPTIONS, KNOWN
 
+        if name in CLIENT_OPTIONS:
+            return ": it is an option of producers or consumers, set it there"
         near = get_close_matches(name, [*BROKER_OPTIONS, *KNOWN, *TOPIC_OPTIONS], 1, 0.6)
-        return f": did you mean {near[0]}?" if near else ": see the list of options in the documentation"
+        if near:
+            return f": did you mean {near[0]}?"
+        own = ", ".join(each for each in BROKER_OPTIONS if each.startswith("kbroker."))
+        return f": give those of Kafka's server.properties (its broker configs), or kbroker's own ({own})"
 
     # What requests ask -----------------------------------------------------------------------------------------
 
@@ -262,7 +275,7 @@ class Settings(BrokerOptions):
             if row is None:
                 raise StartError(f"{name} is no option of Kafka or kbroker{self.nearest(name)}")
             if row.inert:
-                self.ignored.append(name)
+                self.ignored.append(_ignored(name))
             try:
                 row.parse(text)
             except BadValue as error:
@@ -337,6 +350,26 @@ def _inert(name: str) -> Option | None:
     from kbroker.config import known
 
     return known.find(name)
+
+
+def _ignored(name: str) -> str:
+    """A name without effect; where it is a topic's option, with the broker's that has one."""
+    topics = TOPIC_OPTIONS.get(name)
+    if topics is None or not topics.falls_back_to:
+        return name
+    brokers = topics.falls_back_to[0][0]
+    return name if BROKER_OPTIONS[brokers].inert else f"{name} (a topic's; the broker's is {brokers})"
+
+
+def _must_resolve(host: str) -> None:
+    import socket
+
+    try:
+        socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        raise StartError(
+            f"listeners: the host {host} has no address here ({error.strerror}): name one that has"
+        ) from None
 
 
 def _shown(row: Option, text: str) -> str:

@@ -35,6 +35,11 @@ def test_the_overrides_of_a_new_topic_are_those_given(settings):
     "configs, message",
     [
         ({"bogus": "1"}, "Unknown topic config name: bogus"),
+        ({"retention.msec": "1"}, "Unknown topic config name: retention.msec: did you mean retention.ms?"),
+        (
+            {"log.retention.hours": "1"},
+            "Unknown topic config name: log.retention.hours: did you mean retention.ms?",
+        ),
         ({"retention.ms": "x", "bogus": "1"}, "Unknown topic config name: bogus"),
         ({"retention.ms": None}, "Null value not supported for topic configs: retention.ms"),
         (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from kbroker.config import Settings
@@ -117,7 +119,45 @@ def test_what_kafka_knows_is_accepted(name):
     value = {"listener.name.internal.ssl.client.auth": "none", "group.share.max.size": "5"}.get(name, "x")
     settings = load(f"{name}={value}")
 
-    assert ([] if "ssl." in name else [name]) == settings.ignored
+    assert ([] if "ssl." in name else [name]) == [words.split()[0] for words in settings.ignored]
+
+
+def test_a_topics_option_given_to_the_broker_is_named_with_the_brokers():
+    assert ["retention.ms (a topic's; the broker's is log.retention.ms)"] == load("retention.ms=1").ignored
+    assert ["leader.replication.throttled.replicas"] == load(
+        "leader.replication.throttled.replicas=*"
+    ).ignored
+
+
+@pytest.mark.parametrize("name", ["auto.offset.reset", "acks", "group.id", "bootstrap.servers", "linger.ms"])
+def test_a_clients_option_is_called_one(name):
+    with pytest.raises(
+        StartError, match=f"{name} is no option of .*: it is an option of producers or consumers"
+    ):
+        load(f"{name}=1")
+
+
+def test_a_name_that_is_like_no_other_is_told_where_the_names_are():
+    with pytest.raises(
+        StartError, match=r"server\.properties \(its broker configs\).*kbroker\.fsync\.before\.ack, "
+    ):
+        load("xyzzy=1")
+
+
+@pytest.mark.parametrize(
+    ("assignment", "allowed"),
+    [
+        ("log.retention.ms=abc", "give it a whole number (milliseconds, -1: no limit)"),
+        ("log.retention.hours=abc", "give it a whole number (hours, -1: no limit)"),
+        ("log.segment.bytes=1", "give it a whole number (bytes, 1048576 or more)"),
+        ("num.partitions=many", "give it a whole number (1 or more)"),
+    ],
+)
+def test_a_wrong_number_is_told_what_it_may_be(assignment, allowed):
+    with pytest.raises(StartError) as refused:
+        load(assignment)
+
+    assert allowed in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -191,12 +231,23 @@ def test_the_listener_between_brokers_follows_its_protocol():
 
 
 @pytest.mark.parametrize("host", ["", "0.0.0.0", "[::]", "10.0.0.1", "127.evil.example", "this.example"])
-def test_other_machines_are_let_in_only_when_asked_for(host):
+def test_other_machines_are_let_in_only_when_asked_for(host, monkeypatch):
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [])
     settings = load(f"listeners=PLAINTEXT://{host}:9092", "advertised.listeners=PLAINTEXT://a:9092")
 
     with pytest.raises(StartError, match="--insecure"):
         settings.check_exposure(False)
     settings.check_exposure(True)
+
+
+def test_a_host_without_an_address_is_said_first(monkeypatch):
+    def unknown(*_, **__):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+
+    with pytest.raises(StartError, match=r"the host this\.example has no address here"):
+        load("listeners=PLAINTEXT://this.example:9092").check_exposure(False)
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.1.2.3", "[::1]"])
@@ -207,7 +258,9 @@ def test_loopback_is_open_without_more(host):
 def test_tls_without_client_certificates_is_no_authentication():
     listener = "listeners=SSL://:9093"
 
-    with pytest.raises(StartError, match=r"ssl\.client\.auth=required"):
+    with pytest.raises(
+        StartError, match=r"without a certificate of theirs: set ssl\.client\.auth=required, "
+    ):
         load(listener).check_exposure(False)
     load(listener, "ssl.client.auth=required").check_exposure(False)
     load(listener, "listener.name.ssl.ssl.client.auth=required").check_exposure(False)
