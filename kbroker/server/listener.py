@@ -43,6 +43,22 @@ NO_IPV6 = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 # Puts TLS on an accepted socket: the socket to watch, and the stream that reads and writes it.
 Secure = Callable[[Any], tuple[Any, Any]]
 
+# What helps after a TLS handshake that failed, by the ends of OpenSSL's reasons.
+TLS_CURES = (
+    (
+        ("WRONG_VERSION_NUMBER", "HTTP_REQUEST"),
+        "a plaintext client on a TLS port needs security.protocol=SSL",
+    ),
+    (
+        ("PEER_DID_NOT_RETURN_A_CERTIFICATE",),
+        "the client needs a certificate (ssl.keystore.*), or set ssl.client.auth",
+    ),
+    (
+        ("ALERT_UNKNOWN_CA", "ALERT_CERTIFICATE_UNKNOWN"),
+        "the client does not trust this broker's certificate: give it the CA (ssl.ca.location, ssl.truststore.*)",
+    ),
+)
+
 ANONYMOUS = "User:ANONYMOUS"
 
 
@@ -157,7 +173,7 @@ class Connections:
         if peer.dispatcher is not None:
             peer.dispatcher.on_close(connection)
         if error is not None:
-            self._tell_closed(connection, error, peer.secured)
+            self._tell_closed(connection, error)
 
     def _look_later(self) -> None:
         self._look = self._clock.call_at(
@@ -199,13 +215,13 @@ class Connections:
         if self._open:
             self._look_at_frames_later()
 
-    def _tell_closed(self, connection: Connection, error: BaseException, tls: bool) -> None:
+    def _tell_closed(self, connection: Connection, error: BaseException) -> None:
         if isinstance(error, ConnectionError | TimeoutError):
             return  # the client went, as clients do
         if isinstance(error, ssl.SSLError):
             reason = getattr(error, "reason", None) or str(error)
-            cure = "a plaintext client on a TLS port needs security.protocol=SSL" if tls else ""
-            return self._tell("connection closed: TLS", connection.peer, str(reason), cure)
+            cures = (cure for ends, cure in TLS_CURES if str(reason).endswith(ends))
+            return self._tell("connection closed: TLS", connection.peer, str(reason), next(cures, ""))
         if isinstance(error, ProtocolError):
             return self._tell("connection closed: not the Kafka protocol", connection.peer, str(error))
         self._tell("connection closed", connection.peer, f"{type(error).__name__}: {error}")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import ssl
 from types import SimpleNamespace
 
 import pytest
@@ -276,6 +277,30 @@ def test_a_client_that_goes_is_no_line(caplog):
     house.arrive(house.connect(), ConnectionResetError(104, "reset"))
 
     assert [] == lines(caplog)
+
+
+@pytest.mark.parametrize(
+    ("reason", "cure"),
+    [
+        ("WRONG_VERSION_NUMBER", "security.protocol=SSL"),
+        ("HTTP_REQUEST", "security.protocol=SSL"),
+        ("PEER_DID_NOT_RETURN_A_CERTIFICATE", "ssl.keystore.*"),
+        ("TLSV1_ALERT_UNKNOWN_CA", "ssl.ca.location"),
+        ("SSLV3_ALERT_CERTIFICATE_UNKNOWN", "ssl.ca.location"),
+        ("NO_SHARED_CIPHER", None),
+    ],
+)
+def test_a_tls_handshake_that_failed_names_the_cure_for_its_reason_alone(reason, cure, caplog):
+    house = House()
+    error = ssl.SSLError(1, "failed")
+    error.reason = reason
+
+    house.arrive(house.connect(), error)
+
+    [line] = lines(caplog)
+    assert f"why={reason}" in line
+    assert (cure is not None) == ("cure=" in line)
+    assert (cure or "") in line
 
 
 def test_a_flood_of_broken_peers_is_no_flood_of_lines(caplog):
