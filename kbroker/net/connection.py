@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from mmap import mmap
-from typing import Any, Protocol
+from typing import Any
 
 from kbroker.errors import ProtocolError
 from kbroker.net.buffers import SHARED_SIZE, Buffers
-from kbroker.protocol.frames import FRAME_SIZE_MIN, SIZE_BYTES, encode_response
-from kbroker.protocol.wire import Message
+from kbroker.net.slots import Answer, Slot
+from kbroker.net.streams import Plain
+from kbroker.protocol.frames import FRAME_SIZE_MIN, SIZE_BYTES
 from kbroker.seams import Buffer, Net, Threads
 from kbroker.storage.log import Region
 from kbroker.turn import Turn
@@ -22,18 +23,12 @@ from kbroker.turn import Turn
 # Bytes of answers in memory on one connection, above which it is not read from until they are sent. A slow reader
 # holds this much and no more (file regions count nothing: they are read when they can be sent).
 UNSENT_BYTES_MAX = 4 << 20
-# A slot's answer of up to this size counts when it comes to the front, not when it is given: what the lanes give, Produce's
-# answers, costs no more than an assignment. UNANSWERED_MAX of them are 256 KiB.
-SLOT_BYTES_UNCOUNTED_MAX = 1 << 10
 # Requests on one connection that are not answered yet. Stock producers keep 5 in flight; load generators hundreds.
 UNANSWERED_MAX = 256
-# Up to here answers are joined and sent by one `send`, which is cheaper than `sendmsg` of several pieces.
-JOIN_BYTES_MAX = 16 << 10
 # Gathered for one send; the system takes 1,024 pieces.
 GATHER_BYTES_MAX = 1 << 16
 GATHER_PIECES_MAX = 64
-# A region goes out in pieces of up to this size; from REGION_MAP_MIN on from a memory map, without a copy of ours.
-REGION_PIECE_MAX = 1 << 20
+# From this size on a piece of a region goes out from a memory map, without a copy of ours.
 REGION_MAP_MIN = 32 << 10
 # Read ahead of a frame that continues a large one: most of the next large frame should go to its own buffer.
 AFTER_LARGE_READ = 16 << 10
@@ -50,115 +45,6 @@ FRAME_LOOK_SECONDS = 15
 WHOLE_FRAME_MIN = SIZE_BYTES + FRAME_SIZE_MIN
 
 AGAIN = (BlockingIOError, InterruptedError)
-
-Answer = bytes | list[Any]
-
-
-class Stream(Protocol):
-    """What carries the bytes: a plain socket or TLS. Calls raise BlockingIOError when they would wait."""
-
-    def recv_into(self, view: memoryview) -> int:
-        """Bytes read into `view`; 0: the peer ended."""
-
-    def send_one(self, piece: bytes) -> int:
-        """`send([piece])`."""
-
-    def send(self, pieces: list[Buffer]) -> int:
-        """Send what goes; bytes sent. After BlockingIOError the next call has the same bytes in front."""
-
-    def pending(self) -> bool:
-        """Bytes are there that the socket will not announce (TLS)."""
-
-    def wants_write(self) -> bool:
-        """Reading waits for the socket to take bytes (a TLS handshake)."""
-
-    def close(self) -> None: ...
-
-
-class Plain:
-    """A plain socket as a Stream."""
-
-    __slots__ = ("_sock", "recv_into", "send_one")
-    piece_max = REGION_PIECE_MAX
-    copies = False  # a memory map may be sent as it is: only the kernel reads it
-
-    def __init__(self, sock: Any) -> None:
-        self._sock = sock
-        self.recv_into: Callable[[memoryview], int] = sock.recv_into
-        self.send_one: Callable[[bytes], int] = sock.send
-
-    def send(self, pieces: list[Buffer]) -> int:
-        """Send what goes in one call."""
-        if len(pieces) == 1:
-            return self._sock.send(pieces[0])  # type: ignore[no-any-return]  # sockets of simulations are Any
-        if sum(map(len, pieces)) < JOIN_BYTES_MAX:
-            return self._sock.send(b"".join(pieces))  # type: ignore[no-any-return]
-        return self._sock.sendmsg(pieces)  # type: ignore[no-any-return]
-
-    def pending(self) -> bool:
-        """Never: the socket announces all."""
-        return False
-
-    def wants_write(self) -> bool:
-        """Never while reading."""
-        return False
-
-    def close(self) -> None:
-        """Close the socket."""
-        self._sock.close()
-        del self.recv_into, self.send_one  # they hold the socket
-
-
-class Slot:
-    """A response that somebody still has to give; it keeps its request's place in the connection's order.
-
-    A handler makes it, the dispatcher binds it, and `fill` may come before or after that, once. `on_lost` is called
-    if the connection ends first.
-    """
-
-    __slots__ = ("answer", "connection", "correlation_id", "on_lost", "response", "version")
-
-    def __init__(self, on_lost: Callable[[], None] | None = None) -> None:
-        self.answer: Answer | None = None  # encoded, ready to leave
-        self.response: Message | None = None  # given before the slot was bound
-        self.connection: Connection | None = None
-        self.on_lost = on_lost
-        self.version = self.correlation_id = 0
-
-    def bind(self, connection: Connection, version: int, correlation_id: int) -> None:
-        """Whose response this is, and how it is encoded."""
-        self.connection, self.version, self.correlation_id = connection, version, correlation_id
-        if self.response is not None:
-            self.fill(self.response)
-
-    def fill(self, response: Message) -> None:
-        """Give the response; it is sent at the end of this turn if those before it are there."""
-        connection = self.connection
-        if connection is None:
-            self.response = response
-        elif connection.open:
-            try:
-                answer = encode_response(response, self.version, self.correlation_id)
-            except Exception as error:  # noqa: BLE001 - a handler's mistake: whoever fills slots must not stop for it
-                return connection.close(error)
-            self.fill_bytes(answer)
-
-    def fill_bytes(self, answer: Answer) -> None:
-        """The same with a whole encoded frame; the slot is bound."""
-        connection = self.connection
-        assert connection is not None
-        if type(answer) is bytes and len(answer) > SLOT_BYTES_UNCOUNTED_MAX:
-            answer = [answer]  # parts have been counted, wherever they stand
-        if type(answer) is list:
-            connection.count(answer)
-        self.answer = answer
-        if not connection.marked:
-            connection.mark()
-
-    def fail(self, error: BaseException) -> None:
-        """There will be no response: the connection closes."""
-        if self.connection is not None:
-            self.connection.close(error)
 
 
 class Connection:

@@ -11,7 +11,8 @@ from struct import Struct as Layout
 from typing import Any, NamedTuple
 
 from kbroker.errors import KafkaError, ProtocolError
-from kbroker.net.connection import Connection, Slot
+from kbroker.net.connection import Connection
+from kbroker.net.slots import Slot
 from kbroker.observe import logs
 from kbroker.protocol.codec import decoder_of
 from kbroker.protocol.frames import decode_request_header, encode_response, flexible_from
@@ -144,7 +145,6 @@ class Peer:
         "listener",
         "lost",
         "principal",
-        "secured",
     )
 
     def __init__(
@@ -154,13 +154,11 @@ class Peer:
         *,
         ip: str = "",
         dispatcher: Dispatcher | None = None,
-        secured: bool = False,
     ) -> None:
         self.listener = listener
         self.principal = principal
         self.ip = ip
         self.dispatcher = dispatcher
-        self.secured = secured  # by TLS
         self.client_bytes = b""  # the client id as it came in the latest request
         self.client_id: str | None = None
         self.lane: Lane | None = None  # where its next Produce probably goes

@@ -11,7 +11,8 @@ from __future__ import annotations
 from struct import Struct
 
 from kbroker.errors import ErrorCode, KafkaError
-from kbroker.net.connection import Connection, Slot
+from kbroker.net.connection import Connection
+from kbroker.net.slots import Slot
 from kbroker.protocol.frames import encode_response, flexible_from
 from kbroker.protocol.messages.produce import (
     PartitionProduceResponse,

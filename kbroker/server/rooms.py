@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from kbroker.net.connection import Slot
+from kbroker.net.slots import Slot
 
 if TYPE_CHECKING:
     from kbroker.cluster.log import ReplicatedLog

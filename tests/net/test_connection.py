@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from kbroker.errors import ProtocolError
 from kbroker.net import connection as module
 from kbroker.net.buffers import SHARED_SIZE, Budget, Buffers
-from kbroker.net.connection import BUDGET_STEP, UNANSWERED_MAX, UNSENT_BYTES_MAX, Slot
+from kbroker.net.connection import BUDGET_STEP, UNANSWERED_MAX, UNSENT_BYTES_MAX
+from kbroker.net.slots import Slot
 from kbroker.protocol.messages.api_versions import ApiVersionsResponse
 from kbroker.storage.log import Region
 from tests.support.fake_net import FakeSocket, Wire, frame

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kbroker.errors import ErrorCode, KafkaError, ProtocolError
-from kbroker.net.connection import Slot
+from kbroker.net.slots import Slot
 from kbroker.protocol.frames import decode_response, encode_request
 from kbroker.protocol.messages.api_versions import ApiVersionsRequest, ApiVersionsResponse
 from kbroker.protocol.messages.cluster import DescribeClusterRequest, DescribeClusterResponse

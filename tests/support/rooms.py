@@ -21,7 +21,7 @@ from kbroker.cluster.local import LocalLog
 from kbroker.cluster.state import Change, Topic
 from kbroker.config import ResourceType, Settings
 from kbroker.model import BrokerId, Endpoint, new_uuid
-from kbroker.net.connection import Slot
+from kbroker.net.slots import Slot
 from kbroker.replication.partition import WRITTEN
 from kbroker.replication.replicas import Replicas
 from kbroker.server.producer_ids import ProducerIds
