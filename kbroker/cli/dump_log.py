@@ -18,9 +18,12 @@ DUMPERS: dict[str, Dump] = {
     ".txnindex": tables.dump_aborted,
 }
 
+# Segments of a folder that are named when the folder is given instead.
+SHOWN_MAX = 10
+
 
 @click.command("dump-log")
-@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False))
+@click.argument("files", nargs=-1, required=True, type=click.Path(exists=True))
 @click.option("--deep-iteration", is_flag=True, help="Show every record of a batch.")
 @click.option("--print-data-log", is_flag=True, help="Show every record with its key, value and headers.")
 @click.option(
@@ -31,23 +34,36 @@ def dump_log(files: tuple[str, ...], deep_iteration: bool, print_data_log: bool,
 
     FILES are a partition's segments (.log), indexes (.index, .timeindex, .txnindex), producer snapshots (.snapshot)
     or checkpoints. An index is compared with the segment beside it. What is damaged is said with its position, and the
-    exit code is 1.
+    exit code is 1. With --verify, files of other kinds are named and left out.
     """
     depth = Depth(records=deep_iteration or print_data_log, data=print_data_log, verify=verify)
-    for path in files:
-        dumper(path)  # all names first: no half of an answer
-    damaged = sum([_print(path, dumper(path)(path, depth), quiet=verify) for path in files])
+    known = {path: dump for path in files if (dump := dumper(path)) is not None}
+    others = [path for path in files if path not in known]
+    if others and not (verify and known):
+        raise click.UsageError(_why_not(others[0]))  # before anything is shown: no half of an answer
+    for path in others:
+        click.echo(f"{path}: not checked, {'a folder' if os.path.isdir(path) else 'a file of another kind'}")
+    damaged = sum([_print(path, dump(path, depth), quiet=verify) for path, dump in known.items()])
     if damaged:
         raise click.exceptions.Exit(1)
 
 
-def dumper(path: str) -> Dump:
+def dumper(path: str) -> Dump | None:
     """Who can read the file, by its name."""
+    if os.path.isdir(path):
+        return None
     name = plain_name(path)
-    dump = tables.dump_checkpoint if name in tables.CHECKPOINTS else DUMPERS.get(os.path.splitext(name)[1])
-    if dump is None:
-        raise click.UsageError(f"{path}: neither {', '.join(DUMPERS)} nor a checkpoint file")
-    return dump
+    return tables.dump_checkpoint if name in tables.CHECKPOINTS else DUMPERS.get(os.path.splitext(name)[1])
+
+
+def _why_not(path: str) -> str:
+    if not os.path.isdir(path):
+        return f"{path}: neither {', '.join(DUMPERS)} nor a checkpoint file"
+    logs = sorted(os.path.join(path, name) for name in os.listdir(path) if name.endswith(".log"))
+    if not logs:
+        return f"{path} is a folder without segments (.log): name a partition's, for example {path}/TOPIC-0/*.log"
+    more = f" and {len(logs) - SHOWN_MAX} more" if len(logs) > SHOWN_MAX else ""
+    return f"{path} is a folder: name files in it ({', '.join(logs[:SHOWN_MAX])}{more})"
 
 
 def _print(path: str, lines: Iterator[str], *, quiet: bool) -> int:

@@ -405,3 +405,37 @@ def test_mutated_segments_end_in_an_exit_code(tmp_path, data, flags, sealed):
     batch = with_crc(bytes(first)) if sealed else bytes(first)
 
     assert run(written(tmp_path, SEGMENT, batch + segment()), flags=flags).exit_code in (0, 1)
+
+
+def test_a_folder_names_the_segments_in_it(tmp_path):
+    path = written(tmp_path, SEGMENT, segment())
+
+    result = run(tmp_path)
+
+    assert 2 == result.exit_code
+    assert f"is a folder: name files in it ({path})" in " ".join(result.stderr.split())
+
+
+def test_a_folder_without_segments_says_so(tmp_path):
+    assert "is a folder without segments" in run(tmp_path).stderr
+
+
+def test_verify_leaves_out_what_it_does_not_know_and_says_so(tmp_path):
+    path = written(tmp_path, SEGMENT, segment())
+    other = written(tmp_path, "partition.metadata", b"version: 0\n")
+    (tmp_path / "folder").mkdir()
+
+    result = run(other, path, tmp_path / "folder", flags=("--verify",))
+
+    assert 0 == result.exit_code
+    assert [
+        f"{other}: not checked, a file of another kind",
+        f"{tmp_path}/folder: not checked, a folder",
+        f"{path}: ok",
+    ] == result.output.splitlines()
+
+
+def test_verify_of_nothing_that_it_knows_is_refused(tmp_path):
+    other = written(tmp_path, "partition.metadata", b"version: 0\n")
+
+    assert 2 == run(other, flags=("--verify",)).exit_code
