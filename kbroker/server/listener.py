@@ -155,9 +155,7 @@ class Connections:
             self._tell("connection refused", peer, str(error))
             return sock.close()  # type: ignore[no-any-return]
         self._per_ip[ip] += 1
-        connection.context = Peer(
-            listener, ANONYMOUS, ip=ip, dispatcher=dispatcher, secured=secure is not None
-        )
+        connection.context = Peer(listener, ANONYMOUS, ip=ip, dispatcher=dispatcher)
         self._open.add(connection)
         if self._look is None and limits.idle_seconds > 0:
             self._look_later()
