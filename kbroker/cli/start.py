@@ -9,6 +9,7 @@ import gc
 import os
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -58,21 +59,43 @@ def start(
 ) -> None:
     """Start a broker and serve until SIGTERM or Ctrl-C."""
     gc.disable()  # until it serves: imports and recovery make no garbage worth a collection
-    from kbroker.observe import logs
-
-    logs.to_stderr(
-        style=os.environ.get("KBROKER_LOG", "text"), level=os.environ.get("KBROKER_LOG_LEVEL", "info")
-    )
-
     from kbroker.errors import StartError
 
-    overrides = list(assignments)
-    if data_dir is not None:
-        overrides.append(f"log.dirs={data_dir.absolute()}")
     try:
+        log_lines(os.environ)
+        overrides = [*assignments, *log_dir_of(data_dir, assignments)]
         serve(port=port, overrides=overrides, config=config, insecure=insecure)
     except StartError as error:
         stop_with(str(error))
+
+
+def log_lines(environment: Mapping[str, str]) -> None:
+    """Send this process's log lines to stderr, as KBROKER_LOG and KBROKER_LOG_LEVEL say."""
+    from kbroker.errors import StartError
+    from kbroker.observe import logs
+
+    chosen = {}
+    for name, choices in (("KBROKER_LOG", ("text", "json")), ("KBROKER_LOG_LEVEL", tuple(logs.LEVELS))):
+        text = environment.get(name)
+        if text and text.lower() not in choices:
+            raise StartError(f"{name}={text}: choose one of {', '.join(choices)}")
+        chosen[name] = text
+    logs.to_stderr(style=chosen["KBROKER_LOG"] or "text", level=chosen["KBROKER_LOG_LEVEL"] or "info")
+
+
+def log_dir_of(data_dir: Path | None, assignments: Sequence[str]) -> list[str]:
+    """--data-dir as a setting. It stands above FILE; beside --set one of the two must be meant otherwise."""
+    from kbroker.errors import StartError
+
+    if data_dir is None:
+        return []
+    for assignment in assignments:
+        name = assignment.partition("=")[0].strip()
+        if name in ("log.dirs", "log.dir"):
+            raise StartError(
+                f"--data-dir {data_dir} and --set {assignment} both name the data's folder: give one"
+            )
+    return [f"log.dirs={data_dir.absolute()}"]
 
 
 def serve(*, port: int | None, overrides: list[str], config: Path | None, insecure: bool) -> None:
@@ -81,6 +104,7 @@ def serve(*, port: int | None, overrides: list[str], config: Path | None, insecu
 
     settings = load(port=port, overrides=overrides, config=config)
     settings.check_exposure(insecure)
+    warn(settings)
     raise_descriptor_limit()
     run(settings, announce)
 
@@ -102,6 +126,19 @@ def load(*, port: int | None, overrides: list[str], config: Path | None) -> Sett
             f"--port {port} is none of listeners={settings.static['listeners']}; leave --port out, or set the port there"
         )
     return settings
+
+
+def warn(settings: Settings) -> None:
+    """Say what can start and will disappoint."""
+    from kbroker.observe import logs
+
+    factor = settings.default_replication_factor
+    if factor > 1:
+        logs.get_logger("start").warning(
+            "there is one broker: topics that ask for the default replication factor are refused",
+            factor=factor,
+            cure="default.replication.factor=1",
+        )
 
 
 def announce(serving: str) -> None:

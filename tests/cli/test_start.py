@@ -110,6 +110,7 @@ def test_a_port_beside_other_listeners_is_refused(started, tmp_path):
         (["--set", "num.partitions"], "name=value"),
         (["--config", "/nowhere/server.properties"], "/nowhere/server.properties"),
         (["--set", "listeners=PLAINTEXT://0.0.0.0:9092"], "--insecure"),
+        (["--set", "log.dirs=A", "--data-dir", "B"], "--data-dir B and --set log.dirs=A both"),
     ],
 )
 def test_a_refusal_is_one_sentence_on_stderr(started, options, named):
@@ -119,6 +120,40 @@ def test_a_refusal_is_one_sentence_on_stderr(started, options, named):
     assert result.stderr.startswith("kbroker cannot start: ")
     assert named in result.stderr
     assert 1 == result.stderr.count("\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "choices"),
+    [
+        ("KBROKER_LOG", "xml", "text, json"),
+        ("KBROKER_LOG_LEVEL", "loud", "debug, info, warning, error"),
+    ],
+)
+def test_an_unknown_kind_of_log_lines_is_refused(started, monkeypatch, name, value, choices):
+    monkeypatch.setenv(name, value)
+
+    result, _ = started()
+
+    assert (1, f"kbroker cannot start: {name}={value}: choose one of {choices}\n") == (
+        result.exit_code,
+        result.stderr,
+    )
+
+
+def test_data_dir_stands_above_the_file(started, tmp_path):
+    file = tmp_path / "server.properties"
+    file.write_text("log.dirs=/elsewhere\n")
+
+    _, settings = started("--config", file, "--data-dir", tmp_path / "data")
+
+    assert f"{tmp_path}/data" == settings.log_dir
+
+
+def test_a_default_replication_factor_that_one_broker_cannot_give_is_a_warning(started):
+    result, settings = started("--set", "default.replication.factor=3")
+
+    assert (0, 3) == (result.exit_code, settings.default_replication_factor)
+    assert [line for line in result.stderr.splitlines() if "warning" in line and "factor=3" in line]
 
 
 def test_insecure_listens_anywhere(started):
