@@ -95,7 +95,7 @@ class LogDirectory:
         self._lock: Lock | None = None
         self._clean = True
         self._rewrite = False
-        self._unopened: set[TopicPartition] = set()  # after an unclean stop: not checked yet
+        self._unchecked = opening.Unchecked(path, clock)
         self._lost: set[TopicPartition] = set()  # they had records, their folders are gone
 
     # -- opening and closing
@@ -111,7 +111,8 @@ class LogDirectory:
             self._lock = disk.lock(f"{path}/{LOCK_FILE}")
         except BlockingIOError as error:
             raise StartError(
-                f"{path} is in use by another process: stop it, or use another data directory"
+                f"{path} is in use by another process, or by another broker of this one: stop it, or use another "
+                "data directory (--data-dir)"
             ) from error
         try:
             return self._open(node_id, cluster_id)
@@ -138,7 +139,8 @@ class LogDirectory:
                 disk.sync_dir(path)  # before anything is written that a clean stop did not see
         names = disk.list(path)
         partitions = self._partitions(names)
-        self._unopened = set() if self._clean else set(partitions)
+        if not self._clean:
+            self._unchecked.begin(partitions)
         gone = [name for name in names if _DELETED.fullmatch(name)]
         deleted = {name.rpartition(".")[0] for name in gone}
         for tp in self.points.named() - partitions.keys():
@@ -191,7 +193,7 @@ class LogDirectory:
             self._lost.discard(tp)
             opening.begin_at(opened, self.points.reached(tp))
         self.logs[tp] = opened
-        self._unopened.discard(tp)
+        self._unchecked.done(tp)
         return opened
 
     def _open_log(self, opened: PartitionLog) -> None:
@@ -257,7 +259,7 @@ class LogDirectory:
     def _save_all(self, watermarks: Mapping[TopicPartition, int] | None) -> None:
         for each in self.logs.values():
             each.close()
-        if self._unopened:
+        if self._unchecked:
             return
         self.points.write_all(watermarks)
         stopped = [str(each.tp) for each in self.logs.values() if each.broken is not None]
@@ -290,7 +292,7 @@ class LogDirectory:
             gone.broken = KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"{tp} was deleted")
             delay_ms = gone.config.file_delete_delay_ms
         self.points.forget(tp)
-        self._unopened.discard(tp)
+        self._unchecked.done(tp)
         self._lost.discard(tp)
         if self.disk.exists(f"{self.path}/{tp}"):
             self._delete_folder(tp, delay_ms, gone)

@@ -48,12 +48,13 @@ def claim(
     if found_node != str(node_id):
         raise StartError(
             f"{path} belongs to node {found_node}, this is node {node_id}: set node.id={found_node}, "
-            "or another data directory"
+            "or use another data directory (--data-dir)"
         )
     found_cluster = values.get("cluster.id")
     if found_cluster and cluster_id and found_cluster != cluster_id:
         raise StartError(
-            f"{path} belongs to cluster {found_cluster}, not {cluster_id}: use another data directory"
+            f"{path} belongs to cluster {found_cluster}, not {cluster_id}: use another data directory "
+            "(--data-dir)"
         )
     try:
         directory_id = uuid_of(values["directory.id"])

@@ -1,10 +1,16 @@
-"""Opening a log: takes over what recovery found, or has to sync it first; loads the epochs. Knows no leaders."""
+"""Opening logs: takes over what recovery found, or has to sync it first; loads the epochs; counts those to check.
+
+Knows no leaders.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from kbroker.model import TopicPartition
 from kbroker.observe import logs
+from kbroker.seams import Clock
 from kbroker.storage import flushing, scan
 from kbroker.storage.checkpoints import EPOCHS_FILE, METADATA_FILE, read_epochs
 from kbroker.storage.epochs import EpochCache
@@ -14,6 +20,37 @@ if TYPE_CHECKING:
     from kbroker.storage.recovery import Found
 
 logger = logs.get_logger("storage")
+
+
+class Unchecked:
+    """Partitions that an unclean stop left to check. The first and the last of it are a line each."""
+
+    def __init__(self, path: str, clock: Clock) -> None:
+        self._path = path
+        self._clock = clock
+        self._left: set[TopicPartition] = set()
+        self._count = 0
+        self._began = 0.0
+
+    def __bool__(self) -> bool:
+        return bool(self._left)
+
+    def begin(self, partitions: Iterable[TopicPartition]) -> None:
+        """These are to be checked."""
+        self._left = set(partitions)
+        self._count = len(self._left)
+        self._began = self._clock.monotonic()
+        if self._left:
+            logger.info("unclean stop: checking partitions", path=self._path, partitions=self._count)
+
+    def done(self, tp: TopicPartition) -> None:
+        """This one is checked, or gone."""
+        if tp not in self._left:
+            return
+        self._left.discard(tp)
+        if not self._left:
+            seconds = round(self._clock.monotonic() - self._began, 3)
+            logger.info("partitions checked", path=self._path, partitions=self._count, seconds=seconds)
 
 
 def load_epochs(log: PartitionLog, below: int) -> EpochCache:

@@ -35,7 +35,8 @@ def refused(*options):
 def test_data_in_use(broker):
     sentence = refused("--port", 0, "--data-dir", broker.data)
 
-    assert f"{broker.data} is in use by another process: stop it, or use another data directory" in sentence
+    assert f"{broker.data} is in use by another process, or by another broker of this one: stop it, " in sentence
+    assert "use another data directory (--data-dir)" in sentence
     with broker.admin() as admin:
         assert "t" == admin.create_topic("t")
 
@@ -45,7 +46,7 @@ def test_data_of_another_node(broker):
 
     sentence = refused("--port", 0, "--data-dir", broker.data, "--set", "node.id=7")
 
-    assert "belongs to node 0, this is node 7: set node.id=0, or another data directory" in sentence
+    assert "belongs to node 0, this is node 7: set node.id=0, or use another data directory" in sentence
     broker.start()  # as before
 
 

@@ -272,6 +272,31 @@ def test_without_fsync_nothing_is_synced_but_by_checkpoints(disk: MemoryDisk) ->
     assert b"0\n1\norders 0 4\n" == disk.read("/data/recovery-point-offset-checkpoint")
 
 
+def test_an_unclean_stop_is_a_line_when_its_check_begins_and_one_when_it_ends(
+    disk: MemoryDisk, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    with_records(disk)
+    disk.crash("none")
+
+    broker = opened(disk)
+    begun = caplog.messages[:]
+    broker.clock.advance(1500)
+    broker.directory.log(TP, TOPIC_ID, config())
+
+    assert ["unclean stop: checking partitions path=/data partitions=1"] == begun
+    assert ["partitions checked path=/data partitions=1 seconds=1.5"] == caplog.messages[1:]
+
+
+def test_a_clean_stop_checks_nothing(disk: MemoryDisk, caplog: pytest.LogCaptureFixture) -> None:
+    with_records(disk).directory.close()
+    caplog.set_level("INFO")
+
+    opened(disk).directory.log(TP, TOPIC_ID, config())
+
+    assert [] == caplog.messages
+
+
 def test_a_partition_that_was_not_checked_keeps_the_stop_from_counting_as_clean(disk: MemoryDisk) -> None:
     broker = with_records(disk)
     broker.directory.abandon()
