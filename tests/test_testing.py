@@ -51,6 +51,48 @@ def left_open():
     return sorted(files), {thread.name for thread in threading.enumerate()}
 
 
+def test_it_serves_on_the_port_it_is_given(broker):
+    host, port = address_of(broker)
+    broker.stop()
+
+    with Broker(port=port) as other:
+        assert f"{host}:{port}" == other.bootstrap_servers
+
+
+def test_a_port_beside_listeners_is_refused():
+    with pytest.raises(ValueError, match="port=9092 is for a broker without listeners"):
+        Broker({"listeners": "PLAINTEXT://127.0.0.1:0"}, port=9092)
+
+
+@pytest.mark.parametrize("options", [{"log.dirs": "some/folder"}, {"log_dir": "some/folder"}])
+def test_a_folder_of_data_by_another_name_than_data_dir_is_refused(options):
+    with pytest.raises(ValueError, match="data_dir='some/folder'"):
+        Broker(options)
+
+
+def test_options_without_effect_are_named(caplog):
+    with Broker(retention_ms=1, num_network_threads=3):
+        pass
+
+    [line] = [message for message in caplog.messages if "options without effect" in message]
+    assert "num.network.threads, retention.ms (a topic's; the broker's is log.retention.ms)" in line
+
+
+def test_a_folder_that_cannot_be_made_is_a_start_error(tmp_path):
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(StartError, match="file"):
+        Broker(data_dir=tmp_path / "file" / "data").start()
+
+
+def test_a_second_broker_on_one_folder_is_a_start_error(tmp_path):
+    with (
+        Broker(data_dir=tmp_path / "data"),
+        pytest.raises(StartError, match="by another broker of this one"),
+    ):
+        Broker(data_dir=tmp_path / "data").start()
+
+
 def test_it_serves_on_a_free_port_of_the_loopback(broker):
     host, port = address_of(broker)
 

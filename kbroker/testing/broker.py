@@ -25,6 +25,7 @@ from kbroker.config import Settings
 from kbroker.net.loop import LoopClock, new_loop
 from kbroker.net.threads import LoopThreads
 from kbroker.node import Node
+from kbroker.observe import logs
 from kbroker.protocol.messages.topics import (
     CreatableTopic,
     CreatableTopicConfig,
@@ -40,6 +41,8 @@ from kbroker.testing.text import config_text, raise_if_refused
 from kbroker.turn import Turn
 
 T = TypeVar("T")
+
+log = logs.get_logger("testing")
 
 # Every call into the broker's thread ends within this time, or raises: a test must fail, not hang.
 CALL_SECONDS_MAX = 30.0
@@ -59,6 +62,7 @@ class Broker:
 
     `config` holds options by Kafka's names, dots or underscores: Broker({"num.partitions": 3}) or
     Broker(num_partitions=3). `data_dir` keeps the data of one Broker for the next; without it they go with the broker.
+    `port` is where it listens on 127.0.0.1; 0: any free one.
     """
 
     def __init__(
@@ -66,10 +70,19 @@ class Broker:
         config: Mapping[str, Any] | None = None,
         *,
         data_dir: str | Path | None = None,
+        port: int = 0,
         **options: Any,
     ) -> None:
         given = {**(config or {}), **options}
         named = {name.replace("_", "."): config_text(value) for name, value in given.items()}
+        for name in ("log.dirs", "log.dir"):
+            if name in named:
+                raise ValueError(f"{name}: say where the data are with data_dir={named[name]!r}")
+        if port:
+            if "listeners" in named:
+                raise ValueError(f"port={port} is for a broker without listeners: set the port there")
+            named["listeners"] = f"PLAINTEXT://127.0.0.1:{port}"
+        self._given = frozenset(named)
         self._config = {**TEST_CONFIG, **named}
         self._own_dir = data_dir is None
         self._dir = None if data_dir is None else Path(data_dir).absolute()
@@ -87,6 +100,7 @@ class Broker:
             self._dir = self._make_dir()
         try:
             settings = Settings.load({**self._config, **self._same_port(), "log.dirs": str(self._dir)})
+            self._tell_ignored(settings)
             running = _Running(settings)
         except BaseException:
             self._remove_dir()
@@ -115,6 +129,11 @@ class Broker:
         the broker back on the same port; it recovers its logs first.
         """
         self._end(killed=True)
+
+    def _tell_ignored(self, settings: Settings) -> None:
+        ignored = [words for words in settings.ignored if words.split()[0] in self._given]
+        if ignored:
+            log.warning("options without effect here", options=", ".join(ignored))
 
     def _end(self, *, killed: bool) -> None:
         running, self._running = self._running, None
