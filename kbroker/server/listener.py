@@ -51,7 +51,7 @@ TLS_CURES = (
     ),
     (
         ("PEER_DID_NOT_RETURN_A_CERTIFICATE",),
-        "the client needs a certificate (ssl.keystore.*), or set ssl.client.auth",
+        "the client needs a certificate (ssl.keystore.*), or set ssl.client.auth to requested or none",
     ),
     (
         ("ALERT_UNKNOWN_CA", "ALERT_CERTIFICATE_UNKNOWN"),
