@@ -436,12 +436,11 @@ class Node:
         self.directory.close()
 
 
-def memory_bytes() -> int:
+def memory_bytes(disk: Disk) -> int:
     """Memory that this process may use: the machine's, or what its control group (a container) is given."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
-        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as file:
-            limit = file.read().strip()
+        limit = disk.read("/sys/fs/cgroup/memory.max").strip()
     except OSError:  # not Linux, or not in a group of its own
         return machine
     return min(machine, int(limit)) if limit.isdigit() else machine
@@ -454,7 +453,7 @@ def descriptor_limit() -> int:
 
 
 def run(settings: Settings, on_ready: Callable[[str], None]) -> None:
-    """Run a broker in this thread until SIGTERM or SIGINT. `on_ready` hears where it serves."""
+    """Run a broker in this thread until SIGTERM, SIGINT or SIGHUP. `on_ready` hears where it serves."""
     from kbroker.storage.disk import RealDisk, open_files_of
 
     descriptors = descriptor_limit()
@@ -464,23 +463,20 @@ def run(settings: Settings, on_ready: Callable[[str], None]) -> None:
 
     async def serve() -> None:
         threads = LoopThreads(net)
+        disk = RealDisk(open_files_max=open_files)
         node = Node(
             settings,
             net=net,
             turn=turn,
             clock=LoopClock(loop),
             threads=threads,
-            disk=RealDisk(open_files_max=open_files),
+            disk=disk,
             random=SystemRandom(),
-            request_bytes_max=own_limit(memory_bytes()),
+            request_bytes_max=own_limit(memory_bytes(disk)),
             sockets_max=sockets_of(descriptors, open_files),
         )
         stopping = asyncio.Event()
-        for number in (
-            signal.SIGTERM,
-            signal.SIGINT,
-            signal.SIGHUP,
-        ):  # Java's Kafka stops on each of them too
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # as Java's Kafka
             loop.add_signal_handler(number, stopping.set)
         if settings.ignored:
             log.info("options without effect here", options=",".join(settings.ignored))

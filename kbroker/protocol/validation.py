@@ -108,11 +108,18 @@ def check_produced(
         or batch.base_sequence < 0 <= batch.producer_id
     ):
         batch = check_header(view, config)
-    if (
+    if (  # as `_careful` says, written out
         attributes & CODEC_MASK
         or not walk
         or "compact" in config.cleanup_policy
-        or _by_time(batch, config, now_ms)
+        or (
+            config.message_timestamp_type == "CreateTime"
+            and (
+                batch.max_timestamp > now_ms + config.message_timestamp_after_max_ms
+                or (oldest := now_ms - config.message_timestamp_before_max_ms) > 0
+                or batch.base_timestamp < oldest
+            )
+        )
     ):
         check_records(batch, config, now_ms, topic_partition, decompressed_max, walk)
         return batch

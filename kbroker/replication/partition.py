@@ -199,7 +199,9 @@ class Partition:
         A batch that is already in the log (idempotent producer) is not appended again: its first place is returned,
         and the caller waits for that like for a new one.
         """
-        config = self._may_append(acks)
+        config = self.config
+        if not self.is_leader or config.min_insync_replicas > 1:
+            config = self._may_append(acks)
         now_ms = self._wall_ms()
         decompressed_max, walk = self._limits
         batch = check_produced(records, config, now_ms, self.tp, decompressed_max, walk)
