@@ -92,6 +92,7 @@ class Buffers:
         self.view = memoryview(self.shared)
         self._send: memoryview | None = None
         self._free: list[mmap] = []
+        self._free_middling: list[mmap] = []  # of SHARED_SIZE, for frames that came in pieces but would fit it
 
     @property
     def send(self) -> memoryview:
@@ -104,7 +105,9 @@ class Buffers:
         """A buffer of at least `size` bytes. Memory follows what arrives: see LAZY_SIZE_MIN."""
         if size < LAZY_SIZE_MIN:
             return bytearray(size)
-        for index, buffer in enumerate(self._free):
+        middling = size < SHARED_SIZE
+        free = self._free_middling if middling else self._free
+        for index, buffer in enumerate(free):
             if len(buffer) >= size:
                 try:
                     buffer.resize(len(buffer))
@@ -112,9 +115,9 @@ class Buffers:
                     continue  # somebody still holds a view of it
                 except SystemError:
                     pass  # nobody does, and this system could not have resized it, which is all the same to us
-                del self._free[index]
+                del free[index]
                 return buffer
-        buffer = mmap(-1, max(POOL_BUFFER_SIZE_MIN, size + size // 8) if size >= SHARED_SIZE else size)
+        buffer = mmap(-1, SHARED_SIZE if middling else max(POOL_BUFFER_SIZE_MIN, size + size // 8))
         if SMALL_PAGES is not None:
             with suppress(OSError):  # a kernel built without huge pages does not know the word
                 buffer.madvise(SMALL_PAGES)
@@ -122,9 +125,7 @@ class Buffers:
 
     def give(self, buffer: bytearray | mmap) -> None:
         """Return a buffer from `take`."""
-        if (
-            isinstance(buffer, mmap)
-            and POOL_BUFFER_SIZE_MIN <= len(buffer) <= POOL_BUFFER_SIZE_MAX
-            and len(self._free) < POOL_BUFFERS_MAX
-        ):
-            self._free.append(buffer)
+        if isinstance(buffer, mmap) and len(buffer) <= POOL_BUFFER_SIZE_MAX:
+            free = self._free if len(buffer) >= POOL_BUFFER_SIZE_MIN else self._free_middling
+            if len(free) < POOL_BUFFERS_MAX:
+                free.append(buffer)
