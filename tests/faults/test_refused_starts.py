@@ -35,7 +35,9 @@ def refused(*options):
 def test_data_in_use(broker):
     sentence = refused("--port", 0, "--data-dir", broker.data)
 
-    assert f"{broker.data} is in use by another process, or by another broker of this one: stop it, " in sentence
+    assert (
+        f"{broker.data} is in use by another process, or by another broker of this one: stop it, " in sentence
+    )
     assert "use another data directory (--data-dir)" in sentence
     with broker.admin() as admin:
         assert "t" == admin.create_topic("t")
