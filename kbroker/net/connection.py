@@ -316,7 +316,7 @@ class Connection:
         self._body = self._view = None
         if need == 4:
             return self._keep(memoryview(body))
-        self._large = True
+        self._large = need > SHARED_SIZE  # smaller ones come several to a read of the shared buffer
         try:
             self._on_frame(self, view, 4, need)
         finally:
