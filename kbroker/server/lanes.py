@@ -148,9 +148,15 @@ def lane_of(
     size = len(data.records)
     if version >= flexible_from(PRODUCE):
         size_of_size = 1 if size + 1 < 1 << 7 else 2 if size + 1 < 1 << 14 else 3
-        like_end = end - len(_TAGS) - size - size_of_size
+        after = _TAGS
     else:
-        like_end = end - size - _SIZE.size
+        size_of_size = _SIZE.size
+        after = b""
+    records_end = end - len(after)
+    like_end = records_end - size - size_of_size
+    if buffer[records_end - size : records_end] != data.records or buffer[records_end:end] != after:
+        # tagged fields, or bytes behind the request: the records do not lie where a lane would look for them
+        return None
     key_and_version = int.from_bytes(buffer[start : start + _CORRELATION_AT], "big")
     like = bytes(buffer[start + _CORRELATION_END : like_end])
     return Lane(key_and_version, like, request, partition, version=version)

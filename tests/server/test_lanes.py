@@ -201,6 +201,20 @@ def test_bytes_between_requests_decide_the_lane(client: Client):
         client.answer()
 
 
+@pytest.mark.parametrize("client", (3, 9, 13), indirect=True)
+@pytest.mark.parametrize("after", (b"\0", b"\0\0\0", b"\1\2\3\4"))
+def test_a_request_with_bytes_behind_it_opens_no_lane(client: Client, after: bytes):
+    """They are ignored, as Kafka does, so the records do not lie where a lane would look for them."""
+    for expected in range(4):
+        whole = client.frame(batch(), partition=0)
+        client.send(struct.pack(">i", len(whole) - 4 + len(after)) + whole[4:] + after)
+        _, response = decode_response(ProduceResponse, client._version, memoryview(client.answer()))
+
+        answer = response.responses[0].partition_responses[0]
+        assert (0, expected) == (answer.error_code, answer.base_offset)
+    assert (0, 4) == client.produce(batch())
+
+
 def test_answers_keep_the_order_of_the_requests(client: Client):
     """Forty requests in one write, half of them in a lane."""
     client.send(b"".join(client.frame(batch(), partition=number // 10 % 2) for number in range(40)))
