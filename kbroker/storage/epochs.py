@@ -23,11 +23,6 @@ class EpochCache:
         """A copy, oldest first."""
         return list(zip(self._epochs, self._starts, strict=True))
 
-    @property
-    def last_start(self) -> int:
-        """Where the newest epoch began; -1 when there is none."""
-        return self._starts[-1] if self._starts else -1
-
     def assign(self, epoch: int, start: int) -> None:
         """`epoch` begins at `start`. Pairs that this makes wrong (not older, not before) go."""
         while self._epochs and (self._epochs[-1] >= epoch or self._starts[-1] >= start):

@@ -262,10 +262,6 @@ class PartitionLog:
     def _segment_for(self, size: int, last: int, timestamp: int, base: int) -> Segment:
         return rolling.segment_for(self, size, last, timestamp, base)
 
-    def begin_epoch(self, epoch: int) -> None:
-        """A leader begins: its epoch starts at the log's end, even before its first record."""
-        self._begin_epoch(epoch, self.end)
-
     def _begin_epoch(self, epoch: int, base: int) -> None:
         epochs = self.epochs
         if epoch != epochs.last:
