@@ -77,6 +77,11 @@ class CreatePartitions(msgspec.Struct, frozen=True, array_like=True, tag="partit
     topics: Sequence[MorePartitions]
 
 
+# Whose quota it is: (type, name) by type, None is the default of its kind. (("client-id", None), ("user", "anne")): each
+# client id of anne that has no quota of its own.
+QuotaEntity = tuple[tuple[str, str | None], ...]
+
+
 class ConfigChange(msgspec.Struct, frozen=True, array_like=True):
     """Changes to one resource's configuration; `replace` forgets all it had before."""
 
@@ -90,6 +95,19 @@ class AlterConfigs(msgspec.Struct, frozen=True, array_like=True, tag="configs"):
     """Result: per change None or a KafkaError (UNKNOWN_TOPIC_OR_PARTITION)."""
 
     changes: Sequence[ConfigChange]
+
+
+class QuotaChange(msgspec.Struct, frozen=True, array_like=True):
+    """Quotas of one entity to set (a number) or to remove (None), by key."""
+
+    entity: QuotaEntity
+    values: dict[str, float | None]
+
+
+class AlterQuotas(msgspec.Struct, frozen=True, array_like=True, tag="quotas"):
+    """Result: None; removing what is not there changes nothing."""
+
+    changes: Sequence[QuotaChange]
 
 
 class AllocateProducerIds(msgspec.Struct, frozen=True, array_like=True, tag="producer-ids"):
@@ -128,6 +146,7 @@ Command = (
     | DeleteTopics
     | CreatePartitions
     | AlterConfigs
+    | AlterQuotas
     | AllocateProducerIds
     | RaiseEpochs
     | AdoptTopics

@@ -1,4 +1,4 @@
-"""`ClusterState`: brokers, topics, partitions' leaders and in-sync sets, configs, producer-id blocks.
+"""`ClusterState`: brokers, topics, partitions' leaders and in-sync sets, configs, quotas, producer-id blocks.
 
 Only `apply(command)` changes it, in log order, and what it does depends on the state and the command alone, so that
 every broker's copy is equal at an equal index. It knows no clock, no disk, and not who leads the log.
@@ -87,6 +87,7 @@ class Change:
         "brokers_changed",
         "configs_changed",
         "partitions_changed",
+        "quotas_changed",
         "topics_created",
         "topics_deleted",
     )
@@ -98,6 +99,7 @@ class Change:
         self.partitions_changed: list[tuple[Topic, int]] = []
         self.brokers_changed: list[BrokerId] = []
         self.configs_changed: list[tuple[int, str]] = []  # (resource type, name)
+        self.quotas_changed = False
 
     @property
     def empty(self) -> bool:
@@ -108,6 +110,7 @@ class Change:
             or self.partitions_changed
             or self.brokers_changed
             or self.configs_changed
+            or self.quotas_changed
         )
 
 
@@ -125,6 +128,7 @@ class ClusterState:
         self.configs: dict[
             tuple[int, str], dict[str, str]
         ] = {}  # (resource type, name) -> overrides, none empty
+        self.quotas: dict[c.QuotaEntity, dict[str, float]] = {}  # none empty
         self.next_producer_id = 0
         self.next_broker_epoch = 1
         self._members: dict[
@@ -325,6 +329,18 @@ class ClusterState:
         change.configs_changed.append(key)
         return None
 
+    def _alter_quotas(self, command: c.AlterQuotas, change: Change) -> None:
+        for wanted in command.changes:
+            before = self.quotas.get(wanted.entity, _NO_QUOTA)
+            after = {key: value for key, value in (before | wanted.values).items() if value is not None}
+            if after == before:
+                continue
+            if after:
+                self.quotas[wanted.entity] = after
+            else:
+                del self.quotas[wanted.entity]
+            change.quotas_changed = True
+
     def _allocate_producer_ids(self, command: c.AllocateProducerIds, change: Change) -> int:
         first = self.next_producer_id
         self.next_producer_id += command.count
@@ -346,6 +362,10 @@ class ClusterState:
                 sorted((type, name, dict(sorted(of.items()))) for (type, name), of in self.configs.items()),
                 self.next_producer_id,
                 self.next_broker_epoch,
+                sorted(
+                    ((entity, dict(sorted(of.items()))) for entity, of in self.quotas.items()),
+                    key=lambda item: [(type, name or "") for type, name in item[0]],  # no name is empty
+                ),
             )
         )
 
@@ -365,6 +385,7 @@ class ClusterState:
         state.configs = {(type, name): of for type, name, of in saved.configs}
         state.next_producer_id = saved.next_producer_id
         state.next_broker_epoch = saved.next_broker_epoch
+        state.quotas = dict(saved.quotas)
         return state
 
     def _partition(self, row: _Row) -> PartitionState:
@@ -375,6 +396,7 @@ class ClusterState:
 
 
 _NO_CONFIG: dict[str, str] = {}
+_NO_QUOTA: dict[str, float] = {}
 
 _APPLY: dict[type, Callable[[ClusterState, Any, Change], Any]] = {
     c.FormCluster: ClusterState._form_cluster,
@@ -383,6 +405,7 @@ _APPLY: dict[type, Callable[[ClusterState, Any, Change], Any]] = {
     c.DeleteTopics: ClusterState._delete_topics,
     c.CreatePartitions: ClusterState._create_partitions,
     c.AlterConfigs: ClusterState._alter_configs,
+    c.AlterQuotas: ClusterState._alter_quotas,
     c.AllocateProducerIds: ClusterState._allocate_producer_ids,
     c.RaiseEpochs: ClusterState._raise,
     c.AdoptTopics: ClusterState._adopt_topics,
@@ -400,6 +423,7 @@ class _Snapshot(msgspec.Struct, array_like=True):
     configs: list[tuple[int, str, dict[str, str]]]
     next_producer_id: int
     next_broker_epoch: int
+    quotas: list[tuple[c.QuotaEntity, dict[str, float]]] = []
 
 
 _encoder = msgspec.msgpack.Encoder(uuid_format="bytes")

@@ -21,6 +21,14 @@ EXAMPLES = [
     c.DeleteTopics([ID]),
     c.CreatePartitions([c.MorePartitions(ID, 1, [(1,)])]),
     c.AlterConfigs([c.ConfigChange(2, "t", [ConfigOp("cleanup.policy", 2, "compact", "delete")], True)]),
+    c.AlterQuotas(
+        [
+            c.QuotaChange(
+                (("client-id", None), ("user", "anne")),
+                {"producer_byte_rate": 1000.0, "request_percentage": None},
+            )
+        ]
+    ),
     c.AllocateProducerIds(1, 1000),
     c.RaiseEpochs([c.EpochFloor(ID, 3, 9)]),
     c.AdoptTopics(1, [c.AdoptedTopic("t", ID, [0, 5], {})]),

@@ -236,6 +236,54 @@ def test_configs_of_a_topic_that_is_gone_are_refused():
     assert moved.empty
 
 
+ANNE = (("user", "anne"),)
+EVERY_CLIENT = (("client-id", None),)
+
+
+def quota(entity, **values):
+    return c.AlterQuotas([c.QuotaChange(entity, values)])
+
+
+def test_quotas_are_set_and_removed_per_entity():
+    state = state_after(
+        quota(ANNE, producer_byte_rate=1.0, consumer_byte_rate=2.0),
+        quota(EVERY_CLIENT, producer_byte_rate=3.0),
+    )
+
+    state.apply(quota(ANNE, producer_byte_rate=4.0, consumer_byte_rate=None))
+
+    assert {ANNE: {"producer_byte_rate": 4.0}, EVERY_CLIENT: {"producer_byte_rate": 3.0}} == state.quotas
+
+
+def test_an_entity_without_quotas_leaves_the_state():
+    state = state_after(quota(ANNE, producer_byte_rate=1.0), quota(ANNE, producer_byte_rate=None))
+
+    assert {} == state.quotas
+
+
+def test_quotas_that_stay_as_they_were_are_told_to_nobody():
+    state = state_after(quota(ANNE, producer_byte_rate=1.0))
+
+    told = [
+        state.apply(command)[1].quotas_changed
+        for command in (
+            quota(ANNE, producer_byte_rate=1.0),
+            quota(ANNE, request_percentage=None),
+            quota(ANNE, producer_byte_rate=2.0),
+        )
+    ]
+
+    assert [False, False, True] == told
+
+
+def test_a_snapshot_from_before_there_were_quotas_has_none():
+    fields = msgspec.msgpack.decode(state_after(quota(ANNE, producer_byte_rate=1.0)).snapshot())
+
+    older = msgspec.msgpack.encode(fields[:7])
+
+    assert {} == ClusterState.restore(older).quotas
+
+
 def test_producer_id_blocks_never_overlap():
     state = ClusterState()
 
@@ -297,6 +345,12 @@ COMMANDS = st.one_of(
     st.lists(
         st.builds(c.ConfigChange, st.sampled_from([TOPIC, BROKER]), NAMES, OPS, st.booleans()), max_size=2
     ).map(c.AlterConfigs),
+    st.builds(
+        quota,
+        st.sampled_from([ANNE, EVERY_CLIENT]),
+        producer_byte_rate=st.sampled_from([None, 1.0, 2.0]),
+        request_percentage=st.sampled_from([None, 0.5]),
+    ),
     st.builds(c.AllocateProducerIds, st.integers(1, 3), st.integers(1, 1000)),
     FLOORS.map(c.RaiseEpochs),
     st.builds(
@@ -326,6 +380,7 @@ def moved_by(change):
         [(topic.id, index) for topic, index in change.partitions_changed],
         change.brokers_changed,
         change.configs_changed,
+        change.quotas_changed,
     )
 
 
