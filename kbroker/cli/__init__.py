@@ -6,11 +6,14 @@
 from __future__ import annotations
 
 import importlib
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from kbroker import __version__
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 
 class Verb(NamedTuple):
@@ -23,6 +26,12 @@ class Verb(NamedTuple):
 
 VERBS = {
     "start": Verb("kbroker.cli.start", "start", "Start a broker and serve until SIGTERM or Ctrl-C."),
+    "topic": Verb("kbroker.cli.topic", "topic", "Create, list, describe, delete and alter topics."),
+    "completion": Verb(
+        "kbroker.cli.completion",
+        "completion",
+        "Print what makes a shell complete verbs, options and topics.",
+    ),
     "dump-log": Verb("kbroker.cli.dump_log", "dump_log", "Show what is in a segment file."),
 }
 
@@ -42,6 +51,18 @@ class LazyVerbs(click.Group):
         command = getattr(importlib.import_module(verb.module), verb.attribute)
         assert isinstance(command, click.Command)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Verbs from the table: importing each of them to complete one would be slow."""
+        from click.shell_completion import CompletionItem
+
+        options = super(click.Group, self).shell_complete(ctx, incomplete)
+        verbs = [
+            CompletionItem(name, help=verb.help)
+            for name, verb in VERBS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*verbs, *options]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The list in --help, from the table."""

@@ -1,4 +1,5 @@
-"""TLS contexts for listeners, from Kafka's `ssl.*` options. The only place that builds them; knows no sockets.
+"""TLS contexts for listeners and for clients, from Kafka's `ssl.*` options. The only place that builds them; knows no
+sockets.
 
 PEM alone: a key and its certificate chain in one file (or in the configuration itself), trusted certificates in
 another. Every refusal is a StartError whose sentence names the option, the file and the cure.
@@ -35,6 +36,21 @@ def build_server_context(options: TlsOptions) -> ssl.SSLContext:
     _choose_suites(context, options.cipher_suites)
     _load_identity(context, options)
     _load_trust(context, options)
+    return context
+
+
+def build_client_context(options: TlsOptions, *, check_host: bool = True) -> ssl.SSLContext:
+    """The context of a client: its truststore, else the system's; a certificate of its own only where options name one."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = check_host
+    _choose_versions(context, options.enabled_protocols)
+    _choose_suites(context, options.cipher_suites)
+    if options.keystore_location or options.keystore_key or options.keystore_certificate_chain:
+        _load_identity(context, options)
+    if options.truststore_location or options.truststore_certificates:
+        _load_certificates(context, options)
+    else:
+        context.load_default_certs()
     return context
 
 
@@ -161,20 +177,26 @@ def _load_trust(context: ssl.SSLContext, options: TlsOptions) -> None:
     mode = _CLIENT_AUTH.get(options.client_auth.lower())
     if mode is None:
         raise StartError(f"ssl.client.auth={options.client_auth}: choose none, requested or required.")
-    if options.truststore_location:
-        where = f"ssl.truststore.location={options.truststore_location}"
-        text = _pem_file(where, options.truststore_location, "truststore", options.truststore_type)
-    elif options.truststore_certificates:
-        where, text = "ssl.truststore.certificates", options.truststore_certificates
-        _must_be_pem("truststore", options.truststore_type)
-    elif mode is ssl.CERT_NONE:
-        return
-    else:
+    if not options.truststore_location and not options.truststore_certificates:
+        if mode is ssl.CERT_NONE:
+            return
         # Java would trust every public authority here: a client of anybody's could come in.
         raise StartError(
             f"ssl.client.auth={options.client_auth} needs the certificates to trust; "
             "set ssl.truststore.type=PEM and ssl.truststore.location."
         )
+    _load_certificates(context, options)
+    context.verify_mode = mode
+
+
+def _load_certificates(context: ssl.SSLContext, options: TlsOptions) -> None:
+    """The certificates to trust."""
+    if options.truststore_location:
+        where = f"ssl.truststore.location={options.truststore_location}"
+        text = _pem_file(where, options.truststore_location, "truststore", options.truststore_type)
+    else:
+        where, text = "ssl.truststore.certificates", options.truststore_certificates or ""
+        _must_be_pem("truststore", options.truststore_type)
     certificates = _blocks(_CERTIFICATE, text)
     if not certificates:
         raise StartError(f"{where} holds no certificate in PEM; put the trusted certificates there.")
@@ -182,7 +204,6 @@ def _load_trust(context: ssl.SSLContext, options: TlsOptions) -> None:
         context.load_verify_locations(cadata="".join(certificates))
     except ssl.SSLError as error:
         raise StartError(f"{where} does not load ({error.reason}); check it with `openssl x509`.") from None
-    context.verify_mode = mode
 
 
 def _pem_file(where: str, location: str, store: str, store_type: str) -> str:

@@ -1,0 +1,179 @@
+"""What verbs that talk to a cluster share: their options, how they run and how they end. Imports no client at first.
+
+A verb is a coroutine that gets a Session. Whatever fails is one sentence on stderr and exit code 1; Ctrl-C ends with 130,
+a closed pipe with 141, as a shell counts signals, both without a word.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from kbroker.cli.client.cluster import Cluster
+    from kbroker.cli.client.properties import Reach
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+INTERRUPTED = 130  # 128 + SIGINT
+PIPE_CLOSED = 141  # 128 + SIGPIPE
+
+
+class Failure(click.ClickException):
+    """What a verb could not do: one sentence."""
+
+    exit_code = 1
+
+
+class Session:
+    """What a verb was given: the cluster's address, and how to say things."""
+
+    def __init__(self, reach: Reach, output: str) -> None:
+        self.reach = reach
+        self.json = output == "json"
+
+    def cluster(self) -> Cluster:
+        """The cluster; use it with `async with`."""
+        from kbroker.cli.client.cluster import Cluster
+
+        return Cluster(self.reach.bootstrap, self.reach.context(), client_id=self.reach.client_id)
+
+    def document(self, value: Any) -> None:
+        """One JSON document on stdout."""
+        click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+    def done(self, sentence: str, value: Any) -> None:
+        """Something was done: a sentence, or a document."""
+        if self.json:
+            self.document(value)
+        else:
+            click.echo(sentence)
+
+
+def complete_topics(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Topic names that begin so, if a cluster answers at once."""
+    from kbroker.cli.completion import topics_of
+
+    return topics_of(ctx.params, incomplete)
+
+
+def complete_groups(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Groups that begin so, if a cluster answers at once."""
+    from kbroker.cli.completion import groups_of
+
+    return groups_of(ctx.params, incomplete)
+
+
+_CONNECTION = (
+    click.option(
+        "-b",
+        "--bootstrap-server",
+        "bootstrap",
+        metavar="HOST:PORT",
+        envvar="KBROKER_BOOTSTRAP",
+        is_eager=True,
+        help="A broker to begin with, several with commas [default: localhost:9092; env: KBROKER_BOOTSTRAP].",
+    ),
+    click.option(
+        "--command-config",
+        metavar="FILE",
+        type=click.Path(path_type=Path, dir_okay=False),
+        is_eager=True,
+        help="A client.properties of Kafka's: bootstrap.servers, security.protocol, ssl.* with PEM files.",
+    ),
+    click.option("--tls", is_flag=True, is_eager=True, help="Speak TLS."),
+    click.option(
+        "--ca",
+        metavar="FILE",
+        type=click.Path(path_type=Path, dir_okay=False),
+        is_eager=True,
+        help="Trust the certificates in this PEM file [default: the system's]. Implies --tls.",
+    ),
+    click.option(
+        "--cert",
+        metavar="FILE",
+        type=click.Path(path_type=Path, dir_okay=False),
+        is_eager=True,
+        help="Our own certificate chain, PEM. Implies --tls.",
+    ),
+    click.option(
+        "--key",
+        metavar="FILE",
+        type=click.Path(path_type=Path, dir_okay=False),
+        is_eager=True,
+        help="Its private key, PEM [default: it is in --cert's file].",
+    ),
+    click.option(
+        "-o",
+        "--output",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        help="text: tables on a terminal, tab-separated lines elsewhere; json: one document, or a line for each record.",
+    ),
+)
+CONNECTION_OPTIONS = ("bootstrap", "command_config", "tls", "ca", "cert", "key")
+
+group_argument = click.argument("group", shell_complete=complete_groups)
+topic_argument = click.argument("topic", shell_complete=complete_topics)
+
+
+def remote(verb: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Makes of a coroutine `verb(session, ...)` a command's function with the options of a connection."""
+
+    @functools.wraps(verb)
+    def command(output: str, **given: Any) -> None:
+        connection = {name: given.pop(name) for name in CONNECTION_OPTIONS}
+        run(functools.partial(verb, **given), connection, output)
+
+    for option in reversed(_CONNECTION):
+        command = option(command)
+    return command
+
+
+def run(
+    verb: Callable[[Session], Coroutine[Any, Any, None]], connection: dict[str, Any], output: str
+) -> None:
+    """Run a verb to its end."""
+    try:
+        import asyncio
+
+        from kbroker.cli.client.errors import ClientError, say
+        from kbroker.errors import KafkaError
+
+        try:
+            asyncio.run(verb(Session(reach_of(connection), output)))
+            sys.stdout.flush()
+        except KafkaError as error:
+            raise Failure(say(error)) from None
+        except ClientError as error:
+            raise Failure(str(error)) from None
+    except KeyboardInterrupt:
+        leave(INTERRUPTED)
+    except BrokenPipeError:
+        leave(PIPE_CLOSED)
+
+
+def reach_of(connection: dict[str, Any]) -> Reach:
+    """Where to, by the options of a connection."""
+    from kbroker.cli.client.properties import load_properties, reach
+
+    given = dict(connection)
+    properties = load_properties(given.pop("command_config"))
+    return reach(properties=properties, **given)
+
+
+def leave(code: int) -> None:
+    """End without a word. What stdout still holds has no reader: the interpreter must not try to write it."""
+    try:
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, sys.stdout.fileno())
+    except (OSError, ValueError):
+        pass  # stdout is no file of the system's: a test's, say
+    raise click.exceptions.Exit(code)
