@@ -296,44 +296,48 @@ class BrokerOptions:
     )  # fmt: skip
 
     # Groups
-    group_initial_rebalance_delay_ms: int = option(
-        "group.initial.rebalance.delay.ms",
-        INT,
-        3000,
-        inert=True,
-        doc="How long a new group waits for more members. Has no effect yet: groups are to come.",
+    group_min_session_timeout_ms: int = option(
+        "group.min.session.timeout.ms", INT, 6000, doc="Shortest session timeout that a member may ask for."
     )
+    group_max_session_timeout_ms: int = option(
+        "group.max.session.timeout.ms", INT, 30 * MINUTE_MS,
+        doc="Longest session timeout that a member may ask for.",
+    )  # fmt: skip
+    group_initial_rebalance_delay_ms: int = option(
+        "group.initial.rebalance.delay.ms", INT, 3000, doc="How long a new group waits for more members."
+    )
+    group_max_size: int = option("group.max.size", INT, INT_MAX, at_least=1, doc="Most members of a group.")
+    offset_metadata_max_bytes: int = option(
+        "offset.metadata.max.bytes", INT, 4096, doc="Longest metadata that is kept with a committed offset."
+    )
+    offsets_commit_timeout_ms: int = option(
+        "offsets.commit.timeout.ms", INT, 5000, at_least=1,
+        doc="How long a commit waits until it is on every in-sync replica.",
+    )  # fmt: skip
+    offsets_retention_minutes: int = option(
+        "offsets.retention.minutes", INT, 7 * 24 * 60, at_least=1,
+        doc="How long committed offsets are kept after a group has lost its members, or, of a group without members, "
+        "after the commit.",
+    )  # fmt: skip
+    offsets_retention_check_interval_ms: int = option(
+        "offsets.retention.check.interval.ms", LONG, 10 * MINUTE_MS, at_least=1,
+        doc="Time between two rounds that forget old offsets and groups.",
+    )  # fmt: skip
     offsets_topic_num_partitions: int = option(
-        "offsets.topic.num.partitions",
-        INT,
-        50,
-        at_least=1,
-        inert=True,
-        doc="Partitions of __consumer_offsets. Has no effect yet: groups are to come.",
+        "offsets.topic.num.partitions", INT, 50, at_least=1, doc="Partitions of a new __consumer_offsets."
     )
     offsets_topic_replication_factor: int = option(
-        "offsets.topic.replication.factor",
-        SHORT,
-        3,
-        at_least=1,
-        inert=True,
-        doc="Replicas of __consumer_offsets. Has no effect yet: groups are to come.",
-    )
+        "offsets.topic.replication.factor", SHORT, 3, at_least=1,
+        doc="Replicas of a new __consumer_offsets; no more than there are brokers.",
+    )  # fmt: skip
     offsets_topic_segment_bytes: int = option(
-        "offsets.topic.segment.bytes",
-        INT,
-        100 << 20,
-        at_least=1,
-        inert=True,
-        doc="Segment size of __consumer_offsets. Has no effect yet: groups are to come.",
-    )
+        "offsets.topic.segment.bytes", INT, 100 << 20, at_least=1,
+        doc="Segment size of a new __consumer_offsets.",
+    )  # fmt: skip
     offsets_topic_compression_codec: int = option(
-        "offsets.topic.compression.codec",
-        INT,
-        0,
-        inert=True,
-        doc="Codec of __consumer_offsets. Has no effect yet: groups are to come.",
-    )
+        "offsets.topic.compression.codec", INT, 0, at_least=0, at_most=4,
+        doc="Codec in which offsets and groups are written: 0 none, 1 gzip, 2 snappy, 3 lz4, 4 zstd.",
+    )  # fmt: skip
 
     # TLS; each also as listener.name.<listener>.<option>
     ssl_client_auth: str = option(

@@ -162,15 +162,8 @@ group.coordinator.rebalance.protocols|list|classic,consumer,streams|consumer,cla
 group.coordinator.threads|int|4|1..
 group.coordinator.background.threads|int|2|1..
 group.coordinator.append.linger.ms|int|-1|-1..
-offsets.commit.timeout.ms|int|5000|1..
 offsets.load.buffer.size|int|5242880|1..
 group.coordinator.cached.buffer.max.bytes|int|1048588|524288..|c
-offset.metadata.max.bytes|int|4096
-offsets.retention.minutes|int|10080|1..
-offsets.retention.check.interval.ms|long|600000|1..
-group.min.session.timeout.ms|int|6000
-group.max.session.timeout.ms|int|1800000
-group.max.size|int|2147483647|1..
 group.consumer.session.timeout.ms|int|45000|1..
 group.consumer.min.session.timeout.ms|int|45000|1..
 group.consumer.max.session.timeout.ms|int|60000|1..

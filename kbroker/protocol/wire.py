@@ -195,9 +195,10 @@ class StructMeta(type):
             del namespace[field.name]
         namespace.setdefault("__slots__", tuple(field.name for field in fields))
         namespace["FIELDS"] = tuple(fields)
-        if key is not None and valid is not None:
-            namespace.update(API_KEY=key, VALID=parse_versions(valid), FLEXIBLE=flexible)
-            namespace.update(DECODERS={}, ENCODERS={})
+        if valid is not None:
+            namespace.update(VALID=parse_versions(valid), FLEXIBLE=flexible, DECODERS={}, ENCODERS={})
+        if key is not None:
+            namespace.update(API_KEY=key)
         return super().__new__(mcs, name, bases, namespace)
 
     def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **_: Any) -> None:
@@ -243,7 +244,10 @@ class Struct(metaclass=StructMeta):
 
 
 class Message(Struct):
-    """A request or a response: `class XRequest(Message, key=0, valid="3-13", flexible=9)`."""
+    """A request or a response: `class XRequest(Message, key=0, valid="3-13", flexible=9)`.
+
+    What has versions and no API (keys and values of records in internal topics) is declared without `key`.
+    """
 
     __slots__ = ()
 

@@ -84,7 +84,6 @@ def test_a_stock_file_is_taken(tmp_path):
         "num.io.threads",
         "num.network.threads",
         "num.recovery.threads.per.data.dir",
-        "offsets.topic.replication.factor",
         "process.roles",
         "share.coordinator.state.topic.min.isr",
         "share.coordinator.state.topic.replication.factor",
