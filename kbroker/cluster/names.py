@@ -7,7 +7,8 @@ import re
 from kbroker.errors import ErrorCode, KafkaError
 
 TOPIC_NAME_LENGTH_MAX = 249  # so that "name-partition.uuid-delete" still is a file name of 255 bytes
-INTERNAL_TOPICS = frozenset({"__consumer_offsets", "__transaction_state", "__share_group_state"})
+GROUPS_TOPIC = "__consumer_offsets"  # groups and the offsets they commit
+INTERNAL_TOPICS = frozenset({GROUPS_TOPIC, "__transaction_state", "__share_group_state"})
 _LEGAL = re.compile(r"[a-zA-Z0-9._-]+")
 
 

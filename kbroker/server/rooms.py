@@ -55,6 +55,7 @@ class Caller(Protocol):
     listener: str
     principal: str
     client_id: str | None
+    ip: str
 
 
 class Call:
@@ -78,6 +79,11 @@ class Call:
     def principal(self) -> str:
         """Who asks; "User:ANONYMOUS" where the listener does not authenticate."""
         return self._caller.principal
+
+    @property
+    def client_host(self) -> str:
+        """Where the client is, as Kafka writes it: "/127.0.0.1"."""
+        return f"/{self._caller.ip}"
 
     @property
     def client_id(self) -> str | None:

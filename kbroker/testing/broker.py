@@ -363,6 +363,7 @@ class _Embedded:
     listener = "PLAINTEXT"
     principal = "User:ANONYMOUS"
     client_id: str | None = "kbroker.testing"
+    ip = "127.0.0.1"
 
 
 _EMBEDDED = _Embedded()

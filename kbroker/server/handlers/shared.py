@@ -30,6 +30,9 @@ CLUSTER_OPERATIONS = sum(
         IDEMPOTENT_WRITE,
     )
 )
+GROUP_OPERATIONS = sum(
+    1 << operation for operation in (READ, DELETE, DESCRIBE, DESCRIBE_CONFIGS, ALTER_CONFIGS)
+)
 OPERATIONS_NOT_ASKED = -(2**31)
 
 
@@ -42,6 +45,12 @@ def endpoint_of(state: ClusterState, broker_id: int, listener: str) -> Endpoint 
     """Where clients of `listener` reach a broker; None when it is unknown or has no such listener."""
     broker = state.brokers.get(broker_id)
     return None if broker is None else broker.endpoint(listener)
+
+
+def reachable(state: ClusterState, listener: str) -> dict[int, Endpoint]:
+    """Where clients of `listener` reach each broker that has it."""
+    found = ((broker_id, broker.endpoint(listener)) for broker_id, broker in state.brokers.items())
+    return {broker_id: endpoint for broker_id, endpoint in found if endpoint is not None}
 
 
 def reason(error: KafkaError) -> str:
