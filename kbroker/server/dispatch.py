@@ -25,7 +25,14 @@ from kbroker.server.handlers.configs import (
     handle_alter_configs,
     handle_describe_configs,
     handle_incremental_alter_configs,
+    handle_list_config_resources,
 )
+from kbroker.server.handlers.elections import (
+    handle_describe_quorum,
+    handle_elect_leaders,
+    handle_list_partition_reassignments,
+)
+from kbroker.server.handlers.features import handle_update_features
 from kbroker.server.handlers.fetch import handle_fetch
 from kbroker.server.handlers.leader_epochs import handle_offset_for_leader_epoch
 from kbroker.server.handlers.list_offsets import handle_list_offsets
@@ -37,6 +44,8 @@ from kbroker.server.handlers.metadata import (
 from kbroker.server.handlers.offsets import handle_offset_fetch
 from kbroker.server.handlers.produce import handle_produce
 from kbroker.server.handlers.producers import handle_init_producer_id
+from kbroker.server.handlers.security import handle_describe_user_scram_credentials
+from kbroker.server.handlers.topic_partitions import handle_describe_topic_partitions
 from kbroker.server.handlers.topics import (
     handle_create_partitions,
     handle_create_topics,
@@ -97,8 +106,15 @@ VERSIONS: dict[int, tuple[int, int]] = {
     33: (0, 2),
     35: (1, 5),
     37: (0, 3),
+    43: (0, 2),
     44: (0, 1),
+    46: (0, 0),
+    50: (0, 0),
+    55: (0, 2),
+    57: (0, 2),
     60: (0, 2),
+    74: (0, 1),
+    75: (0, 0),
 }
 
 APIS: dict[int, Api] = dict(
@@ -121,8 +137,15 @@ APIS: dict[int, Api] = dict(
         _api(33, handle_alter_configs),
         _api(35, handle_describe_log_dirs),
         _api(37, handle_create_partitions),
+        _api(43, handle_elect_leaders),
         _api(44, handle_incremental_alter_configs),
+        _api(46, handle_list_partition_reassignments),
+        _api(50, handle_describe_user_scram_credentials),
+        _api(55, handle_describe_quorum),
+        _api(57, handle_update_features),
         _api(60, handle_describe_cluster),
+        _api(74, handle_list_config_resources),
+        _api(75, handle_describe_topic_partitions),
     ]
 )
 

@@ -13,7 +13,17 @@ import pytest
 
 from kbroker.protocol.messages import APIS as NAMES
 from kbroker.protocol.messages.api_versions import ApiVersionsRequest
-from kbroker.protocol.messages.cluster import DescribeClusterRequest, DescribeLogDirsRequest
+from kbroker.protocol.messages.cluster import (
+    DescribeClusterRequest,
+    DescribeLogDirsRequest,
+    DescribeQuorumRequest,
+    ElectLeadersRequest,
+    FeatureUpdateKey,
+    ListPartitionReassignmentsRequest,
+    PartitionData,
+    TopicData,
+    UpdateFeaturesRequest,
+)
 from kbroker.protocol.messages.configs import (
     AlterableConfig,
     AlterConfigsRequest,
@@ -23,6 +33,7 @@ from kbroker.protocol.messages.configs import (
     IncrementalAlterableConfig,
     IncrementalAlterConfigsRequest,
     IncrementalAlterConfigsResource,
+    ListConfigResourcesRequest,
 )
 from kbroker.protocol.messages.fetch import FetchPartition, FetchRequest, FetchTopic
 from kbroker.protocol.messages.groups import FindCoordinatorRequest
@@ -34,7 +45,12 @@ from kbroker.protocol.messages.list_offsets import (
     OffsetForLeaderPartition,
     OffsetForLeaderTopic,
 )
-from kbroker.protocol.messages.metadata import MetadataRequest, MetadataRequestTopic
+from kbroker.protocol.messages.metadata import (
+    DescribeTopicPartitionsRequest,
+    MetadataRequest,
+    MetadataRequestTopic,
+    TopicRequest,
+)
 from kbroker.protocol.messages.offsets import (
     OffsetFetchRequest,
     OffsetFetchRequestGroup,
@@ -43,6 +59,7 @@ from kbroker.protocol.messages.offsets import (
 )
 from kbroker.protocol.messages.produce import PartitionProduceData, ProduceRequest, TopicProduceData
 from kbroker.protocol.messages.producers import InitProducerIdRequest
+from kbroker.protocol.messages.security import DescribeUserScramCredentialsRequest
 from kbroker.protocol.messages.topics import (
     CreatableTopic,
     CreatePartitionsRequest,
@@ -183,8 +200,19 @@ REQUESTS: dict[int, Callable[[int, Place], Message]] = {
     37: lambda version, at: CreatePartitionsRequest(
         topics=[CreatePartitionsTopic(name=at.name, count=3, assignments=None)], timeout_ms=5000
     ),
+    43: lambda version, at: ElectLeadersRequest(topic_partitions=None),
     44: lambda version, at: _incremental(at),
+    46: lambda version, at: ListPartitionReassignmentsRequest(),
+    50: lambda version, at: DescribeUserScramCredentialsRequest(users=None),
+    55: lambda version, at: DescribeQuorumRequest(
+        topics=[TopicData(topic_name="__cluster_metadata", partitions=[PartitionData(partition_index=0)])]
+    ),
+    57: lambda version, at: UpdateFeaturesRequest(
+        feature_updates=[FeatureUpdateKey(feature="metadata.version", max_version_level=30)]
+    ),
     60: lambda version, at: DescribeClusterRequest(),
+    74: lambda version, at: ListConfigResourcesRequest(resource_types=[TOPIC] if version else []),
+    75: lambda version, at: DescribeTopicPartitionsRequest(topics=[TopicRequest(name=at.name)]),
 }
 
 
@@ -256,6 +284,13 @@ def _look_at_metadata(told: Any) -> None:
     assert told.topics[0].partitions[0].leader_id == told.brokers[0].node_id
 
 
+def _look_at_quorum(told: Any) -> None:
+    [partition] = told.topics[0].partitions
+    [voter] = partition.current_voters
+    assert partition.leader_id == voter.replica_id
+    assert 0 < partition.high_watermark <= voter.log_end_offset
+
+
 # What a version's answer must hold beside "no error".
 LOOK: dict[int, Callable[[Any], None]] = {
     PRODUCE: lambda told: _equal(1, told.responses[0].partition_responses[0].base_offset),
@@ -265,7 +300,9 @@ LOOK: dict[int, Callable[[Any], None]] = {
     API_VERSIONS: lambda told: _equal(True, {0, 1, 2, 3, 18} <= {api.api_key for api in told.api_keys}),
     21: lambda told: _equal(1, told.topics[0].partitions[0].low_watermark),
     32: lambda told: _equal(True, any(row.name == "retention.ms" for row in told.results[0].configs)),
+    55: lambda told: _look_at_quorum(told),
     60: lambda told: _equal(1, len(told.brokers)),
+    75: lambda told: _equal([0], [each.partition_index for each in told.topics[0].partitions]),
 }
 
 

@@ -1,4 +1,4 @@
-"""DescribeConfigs, IncrementalAlterConfigs, AlterConfigs: configurations of topics and of this broker.
+"""DescribeConfigs, ListConfigResources, IncrementalAlterConfigs, AlterConfigs: what is configured, and how it is changed.
 
 What an option is, what it takes and where its value comes from is for `config` to say; here requests become rows of
 answers, and commands.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kbroker.cluster.commands import AlterConfigs, ConfigChange
@@ -21,6 +21,7 @@ from kbroker.protocol.messages.configs import (
     AlterConfigsResource,
     AlterConfigsResourceResponse,
     AlterConfigsResponse,
+    ConfigResource,
     DescribeConfigsRequest,
     DescribeConfigsResource,
     DescribeConfigsResourceResult,
@@ -30,6 +31,8 @@ from kbroker.protocol.messages.configs import (
     IncrementalAlterConfigsRequest,
     IncrementalAlterConfigsResource,
     IncrementalAlterConfigsResponse,
+    ListConfigResourcesRequest,
+    ListConfigResourcesResponse,
 )
 from kbroker.server.handlers.shared import reason
 from kbroker.server.rooms import Call, Rooms
@@ -150,6 +153,40 @@ def _result(row: ConfigRow, *, synonyms: bool, documentation: bool) -> DescribeC
         config_type=row.type,
         documentation=row.doc if documentation else None,
     )
+
+
+# ListConfigResources -------------------------------------------------------------------------------------------
+
+
+def handle_list_config_resources(
+    rooms: Rooms, call: Call, request: ListConfigResourcesRequest
+) -> ListConfigResourcesResponse:
+    """ListConfigResources: v0-1.
+
+    Topics, brokers and their loggers as they are; groups and client metrics that something is set for. A type that nobody
+    knows is UNSUPPORTED_VERSION, as in Kafka.
+    v0 client metrics alone (KIP-714, under another name) · v1 any types, none named: all (KIP-1142)
+    """
+    types = set(request.resource_types) if call.version else {ResourceType.CLIENT_METRICS}
+    if not types <= set(ResourceType):
+        return ListConfigResourcesResponse(error_code=ErrorCode.UNSUPPORTED_VERSION)
+    return ListConfigResourcesResponse(
+        config_resources=[
+            ConfigResource(resource_name=name, resource_type=kind)
+            for kind in sorted(types or ResourceType, reverse=True)
+            for name in _named(rooms, kind)
+        ]
+    )
+
+
+def _named(rooms: Rooms, kind: int) -> Iterable[str]:
+    """The resources of a type."""
+    state = rooms.cluster.state
+    if kind == ResourceType.TOPIC:
+        return state.topics
+    if kind in (ResourceType.BROKER, ResourceType.BROKER_LOGGER):
+        return map(str, state.brokers)
+    return (name for each, name in state.configs if each == kind)
 
 
 # IncrementalAlterConfigs, AlterConfigs -------------------------------------------------------------------------

@@ -10,9 +10,9 @@ from typing import Any
 from uuid import UUID
 
 from kbroker.cluster.names import INTERNAL_TOPICS, check_topic_name
-from kbroker.cluster.state import ClusterState, Topic
+from kbroker.cluster.state import Topic
 from kbroker.errors import ErrorCode, KafkaError
-from kbroker.model import NO_BROKER, Endpoint
+from kbroker.model import NO_BROKER
 from kbroker.protocol.messages.cluster import (
     DescribeClusterBroker,
     DescribeClusterRequest,
@@ -32,6 +32,7 @@ from kbroker.server.handlers.shared import (
     OPERATIONS_NOT_ASKED,
     TOPIC_OPERATIONS,
     endpoint_of,
+    reachable,
 )
 from kbroker.server.handlers.topics import CLUSTER_METADATA_TOPIC, auto_create
 from kbroker.server.rooms import Call, Rooms
@@ -137,7 +138,7 @@ class _Answer:
         self._request = request
         self._state = rooms.cluster.state
         self._answers = rooms.topic_answers
-        self._reachable = _reachable(self._state, call.listener)
+        self._reachable = reachable(self._state, call.listener)
         self._view = self._answers.view(self._state, self._reachable, call.version)
         self._topic_operations = (
             TOPIC_OPERATIONS if request.include_topic_authorized_operations else OPERATIONS_NOT_ASKED
@@ -204,12 +205,6 @@ class _Answer:
         )
 
 
-def _reachable(state: ClusterState, listener: str) -> dict[int, Endpoint]:
-    """Where clients of `listener` reach each broker that has it."""
-    found = ((broker_id, broker.endpoint(listener)) for broker_id, broker in state.brokers.items())
-    return {broker_id: endpoint for broker_id, endpoint in found if endpoint is not None}
-
-
 BROKERS, CONTROLLERS = 1, 2  # endpoint types
 
 
@@ -236,7 +231,7 @@ def handle_describe_cluster(
                 port=endpoint.port,
                 rack=state.brokers[broker_id].rack,
             )
-            for broker_id, endpoint in _reachable(state, call.listener).items()
+            for broker_id, endpoint in reachable(state, call.listener).items()
         ],
         cluster_authorized_operations=(
             CLUSTER_OPERATIONS if request.include_cluster_authorized_operations else OPERATIONS_NOT_ASKED

@@ -13,6 +13,7 @@ from kbroker.protocol.messages import list_offsets as lo
 from kbroker.protocol.messages import metadata as md
 from kbroker.protocol.messages import offsets as of
 from kbroker.protocol.messages import producers as pr
+from kbroker.protocol.messages import security as se
 from kbroker.protocol.messages import topics as tp
 from kbroker.server.dispatch import APIS
 from tests.support.rooms import House
@@ -160,6 +161,50 @@ def describe_cluster(version):
         yield cl.DescribeClusterRequest(endpoint_type=endpoint_type)
 
 
+def elect_leaders(version):
+    named = [cl.TopicPartitions(topic=name, partitions=[0, 9]) for name in ("t", "no")]
+    for election_type in (0, 1, 9) if version else (0,):
+        yield cl.ElectLeadersRequest(election_type=election_type, topic_partitions=named)
+        yield cl.ElectLeadersRequest(election_type=election_type, topic_partitions=None)
+
+
+def list_partition_reassignments(version):
+    yield cl.ListPartitionReassignmentsRequest()
+    wanted = cl.ListPartitionReassignmentsTopics(name="t", partition_indexes=[0])
+    yield cl.ListPartitionReassignmentsRequest(topics=[wanted])
+
+
+def describe_user_scram_credentials(version):
+    yield se.DescribeUserScramCredentialsRequest(users=None)
+    yield se.DescribeUserScramCredentialsRequest(users=[se.UserName(name=name) for name in "aab"])
+
+
+def describe_quorum(version):
+    for name in ("__cluster_metadata", "t"):
+        partitions = [cl.PartitionData(partition_index=0)]
+        yield cl.DescribeQuorumRequest(topics=[cl.TopicData(topic_name=name, partitions=partitions)])
+
+
+def update_features(version):
+    for level in (30, 29):
+        update = cl.FeatureUpdateKey(feature="metadata.version", max_version_level=level)
+        yield cl.UpdateFeaturesRequest(feature_updates=[update])
+
+
+def list_config_resources(version):
+    yield cf.ListConfigResourcesRequest()
+    if version:
+        yield cf.ListConfigResourcesRequest(resource_types=[TOPIC, BROKER])
+        yield cf.ListConfigResourcesRequest(resource_types=[3])
+
+
+def describe_topic_partitions(version):
+    yield md.DescribeTopicPartitionsRequest()
+    named = [md.TopicRequest(name=name) for name in ("t", "no", "a b")]
+    for cursor in (None, md.Cursor(topic_name="t", partition_index=1), md.Cursor(topic_name="u")):
+        yield md.DescribeTopicPartitionsRequest(topics=named, cursor=cursor, response_partition_limit=1)
+
+
 REQUESTS_OF = {
     3: metadata,
     9: offset_fetch,
@@ -174,8 +219,15 @@ REQUESTS_OF = {
     33: alter_configs,
     35: describe_log_dirs,
     37: create_partitions,
+    43: elect_leaders,
     44: incremental_alter_configs,
+    46: list_partition_reassignments,
+    50: describe_user_scram_credentials,
+    55: describe_quorum,
+    57: update_features,
     60: describe_cluster,
+    74: list_config_resources,
+    75: describe_topic_partitions,
 }
 EVERY = [
     (key, version) for key in REQUESTS_OF for version in range(APIS[key].served[0], APIS[key].served[1] + 1)
