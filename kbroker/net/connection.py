@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from mmap import mmap
+from struct import Struct
 from typing import Any
 
 from kbroker.errors import ProtocolError
@@ -43,6 +44,8 @@ FRAME_SECONDS_MAX = 60
 FRAME_LOOK_SECONDS = 15
 
 WHOLE_FRAME_MIN = SIZE_BYTES + FRAME_SIZE_MIN
+
+_size_at = Struct(">i").unpack_from  # twice as fast as int.from_bytes of a slice
 
 AGAIN = (BlockingIOError, InterruptedError)
 
@@ -194,7 +197,7 @@ class Connection:
                 buffers = self._buffers
                 view = buffers.view
                 got = self._recv_into(view)
-                if got >= WHOLE_FRAME_MIN and int.from_bytes(view[:4], "big") + 4 == got <= self._size_max:
+                if got >= WHOLE_FRAME_MIN and _size_at(view)[0] + SIZE_BYTES == got <= self._size_max:
                     self._on_frame(self, view, 4, got)
                 else:
                     self._took(got)
@@ -245,7 +248,7 @@ class Connection:
         at = 0
         on_frame = self._on_frame
         while got - at >= 4:
-            end = at + 4 + int.from_bytes(data[at : at + 4], "big", signed=True)
+            end = at + 4 + _size_at(data, at)[0]
             if end > got:
                 break
             if end - at < FRAME_SIZE_MIN + 4 or end - at - 4 > self._size_max:

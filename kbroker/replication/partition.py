@@ -28,6 +28,8 @@ COMMITTED = -1
 
 log = logs.get_logger(__name__)
 
+_tuple = tuple.__new__
+
 Waiter = Callable[[ErrorCode], None]
 
 
@@ -213,7 +215,8 @@ class Partition:
         ):
             return self._accept(batch, config, now_ms)
         base = self.log.append(batch, self.leader_epoch)
-        return Appended(self._term, base, base + batch.last_offset_delta + 1, -1)
+        # an Appended, at half the price of calling it
+        return _tuple(Appended, (self._term, base, base + batch.last_offset_delta + 1, -1))
 
     def append_in_slices(self, records: memoryview, acks: int) -> Generator[None, None, Appended]:
         """The same for a batch of so many records that the loop should breathe between slices of the check."""
@@ -222,6 +225,11 @@ class Partition:
         batch = check_header(records, config)
         yield from check_slices(batch, config, now_ms, self.tp, limits.decompressed_max, limits.walk)
         return self._accept(batch, self._may_append(acks), now_ms)
+
+    def append_own(self, batch: RecordBatch) -> Appended:
+        """Append a batch that this broker made itself, in a writable buffer, as with acks=all; what is in it is
+        believed."""
+        return self._accept(batch, self._may_append(COMMITTED), self._wall_ms())
 
     def _may_append(self, acks: int) -> TopicConfig:
         if not self.is_leader:
