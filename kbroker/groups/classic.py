@@ -42,39 +42,19 @@ from kbroker.groups.events import (
     Write,
     Written,
 )
+from kbroker.groups.gathering import Gathering
+from kbroker.groups.limits import (
+    MEMBER_ID_PREFIX_MAX,
+    NEW_MEMBER_JOIN_TIMEOUT_S,
+    PENDING_MAX,
+    POSTPONE_MIN_S,
+    SESSION_GRAIN_S,
+    GroupLimits,
+)
 from kbroker.groups.members import NEVER, NOBODY, Member, Roster
 from kbroker.groups.subscriptions import topics_of
 
-# A new member knows its id only from the answer to its join, so it cannot send heartbeats while it waits, and nobody
-# sees it disconnect. One that still waits then is taken for gone; a live one simply joins again.
-NEW_MEMBER_JOIN_TIMEOUT_S = 300.0
-
-# Members that were given an id and have not come back with it (KIP-394). They cost a line each and hold a rebalance up
-# until their session ends. Beyond it the oldest is forgotten: should it still come, it is given another id.
-PENDING_MAX = 10_000
-
-# An id begins with the client's own words (its client id or instance id). It goes into answers and records, where a
-# string has 32,767 bytes at most.
-MEMBER_ID_PREFIX_MAX = 1_000
-
-# Sessions that end within this time of each other end together, so that thousands do not take a walk over all members
-# each. A session may last longer by as much.
-SESSION_GRAIN_S = 0.1
-
-# Static members may all be away when the time to join is over; then the group waits on. Not in a tight loop, if their
-# rebalance timeout is 0.
-POSTPONE_MIN_S = 1.0
-
 CONSUMER_PROTOCOL_TYPE = "consumer"
-
-
-class GroupLimits(NamedTuple):
-    """What a broker allows: group.{min,max}.session.timeout.ms, group.initial.rebalance.delay.ms, group.max.size."""
-
-    session_timeout_ms_min: int = 6_000
-    session_timeout_ms_max: int = 1_800_000
-    initial_rebalance_delay_ms: int = 3_000
-    size_max: int = 2**31 - 1
 
 
 class State(StrEnum):
@@ -127,14 +107,10 @@ class ClassicGroup:
     """One group. `handle` is its only way to change, but for a commit, which is a sign of life, and `close`."""
 
     __slots__ = (
-        "_delay_ms",
-        "_delay_ms_left",
         "_effects",
-        "_gather_at",
-        "_initial",
+        "_gathering",
         "_limits",
         "_new_member_id",
-        "_newcomers",
         "_now",
         "_pending",
         "_roster",
@@ -174,14 +150,8 @@ class ClassicGroup:
         self._subscribed: frozenset[str] | None = None
         self._writes: dict[int, _Assigned | _Renamed] = {}  # under way, by token
         self._tokens = 0
-        # Timers, monotonic
-        self._gather_at = NEVER  # whoever has not joined by then is left out
-        self._sync_at = NEVER  # whoever has not synced by then is removed
-        # The first rebalance waits for more members, a delay at a time while some come, up to the rebalance timeout.
-        self._initial = False
-        self._newcomers = False
-        self._delay_ms = 0
-        self._delay_ms_left = 0
+        self._gathering = Gathering()  # whoever has not joined by its end is left out
+        self._sync_at = NEVER  # monotonic: whoever has not synced by then is removed
         # For the length of one `handle`
         self._now = now
         self._effects: list[Effect] = []
@@ -202,23 +172,15 @@ class ClassicGroup:
         group.protocol_type = record.protocol_type
         group.protocol_name = (record.protocol or "") if record.members else None
         group.generation = record.generation
-        for m in record.members:
-            if m.member_id in group._roster.members or group._roster.holder_of(m.instance_id) is not None:
-                continue  # written by a broker that lost count; the others are good
-            member = Member(
-                member_id=m.member_id,
-                instance_id=m.instance_id,
-                client_id=m.client_id,
-                client_host=m.client_host,
-                rebalance_timeout_ms=m.session_timeout_ms
-                if m.rebalance_timeout_ms == -1
-                else m.rebalance_timeout_ms,
-                session_timeout_ms=m.session_timeout_ms,
-                protocols=(Protocol(record.protocol or "", m.subscription),),
-                assignment=m.assignment,
-            )
-            group._roster.add(member)
-            group._heard(member)
+        for written in record.members:
+            member = Member.restored(written, record.protocol)
+            # Ids are unique, unless a broker that lost count wrote this.
+            if (
+                member.member_id not in group._roster.members
+                and group._roster.holder_of(member.instance_id) is None
+            ):
+                group._roster.add(member)
+                group._heard(member)
         if record.leader in group._roster.members:
             group._roster.leader = record.leader
         group._subscribed = group._topics()
@@ -262,7 +224,8 @@ class ClassicGroup:
         self._pending.clear()
         self._unsynced.clear()
         self._writes.clear()
-        self.alarm_at = self._gather_at = self._sync_at = NEVER
+        self._gathering.end()
+        self.alarm_at = self._sync_at = NEVER
         self._effects = []
         return effects
 
@@ -410,7 +373,7 @@ class ClassicGroup:
         member.expires_at = self._alarm_in(NEW_MEMBER_JOIN_TIMEOUT_S)
         if not self._roster.members:
             self.protocol_type = event.protocol_type
-        self._newcomers = True
+        self._gathering.newcomers = True
         self._roster.add(member)
         self._roster.wait_to_join(member, event.to)
         self._rebalance()
@@ -508,49 +471,42 @@ class ClassicGroup:
             self._share_out({}, ErrorCode.REBALANCE_IN_PROGRESS)
         self._unsynced.clear()
         self._sync_at = NEVER
-        self._initial = self.state is State.EMPTY
+        is_first = self.state is State.EMPTY
         self._enter(State.PREPARING)
-        if self._initial:
-            self._delay_ms = self._limits.initial_rebalance_delay_ms
-            self._delay_ms_left = max(int(self._roster.rebalance_timeout_s() * 1000) - self._delay_ms, 0)
-            self._newcomers = False
-            if self._delay_ms > 0:
-                self._gather_at = self._alarm_in(self._delay_ms / 1000)
-            else:
-                self._complete()
-        elif self._all_joined():
+        now, timeout_ms = self._now.monotonic, self._roster.rebalance_timeout_ms()
+        delay_ms = self._limits.initial_rebalance_delay_ms
+        if is_first and delay_ms > 0:
+            self._gathering.begin_first(delay_ms, timeout_ms, now)
+        elif is_first or self._all_joined():
             self._complete()
         else:
-            self._gather_at = self._alarm_in(self._roster.rebalance_timeout_s())
+            self._gathering.begin(timeout_ms, now)
+        self._alarm_at(self._gathering.ends_at)
 
     def _all_joined(self) -> bool:
         return self._roster.joining == len(self._roster) and not self._pending
 
     def _complete_if_all_joined(self) -> None:
         # The first rebalance waits its time: others may follow.
-        if self.state is State.PREPARING and not self._initial and self._all_joined():
+        if self.state is State.PREPARING and not self._gathering.is_first and self._all_joined():
             self._complete()
 
     def _time_to_gather_is_over(self) -> None:
-        if self._initial and self._newcomers and self._delay_ms_left > 0:
-            self._newcomers = False
-            delay_ms = min(self._limits.initial_rebalance_delay_ms, self._delay_ms_left)
-            self._delay_ms_left = max(self._delay_ms_left - self._delay_ms, 0)
-            self._delay_ms = delay_ms
-            self._gather_at = self._alarm_in(delay_ms / 1000)
-        else:
+        if not self._gathering.extend(self._limits.initial_rebalance_delay_ms, self._now.monotonic):
             self._complete()
 
     def _complete(self) -> None:
         """Those who have joined are the next generation, and static members, who have until their session ends."""
-        self._gather_at = NEVER
         roster = self._roster
         for member in [m for m in roster.members.values() if m.join_to is NOBODY and m.instance_id is None]:
             self._remove(member)
         if roster.members and not roster.elect_joined_leader():
-            self._gather_at = self._alarm_in(max(roster.rebalance_timeout_s(), POSTPONE_MIN_S))
+            self._gathering.postpone(
+                max(roster.rebalance_timeout_ms() / 1000, POSTPONE_MIN_S), self._now.monotonic
+            )
+            self._alarm_at(self._gathering.ends_at)
             return
-        self._initial = False
+        self._gathering.end()
         self.generation += 1
         if roster.members:
             self._begin_generation()
@@ -567,7 +523,7 @@ class ClassicGroup:
         self._subscribed = self._topics()
         self._enter(State.COMPLETING)
         self._unsynced = set(roster.members)
-        self._sync_at = self._alarm_in(roster.rebalance_timeout_s())
+        self._sync_at = self._alarm_in(roster.rebalance_timeout_ms() / 1000)
         for member in roster.members.values():
             member.is_new = False
             self._heard(member)
@@ -680,11 +636,13 @@ class ClassicGroup:
 
     def _tick(self) -> None:
         self._expire_sessions()
-        if self._gather_at <= self._now.monotonic:
+        if self._gathering.ends_at <= self._now.monotonic:
             self._time_to_gather_is_over()
         if self._sync_at <= self._now.monotonic:
             self._time_to_sync_is_over()
-        self.alarm_at = min(self._gather_at, self._sync_at, self._first_session_end() + SESSION_GRAIN_S)
+        self.alarm_at = min(
+            self._gathering.ends_at, self._sync_at, self._first_session_end() + SESSION_GRAIN_S
+        )
 
     def _expire_sessions(self) -> None:
         now = self._now.monotonic
@@ -720,9 +678,12 @@ class ClassicGroup:
     def _alarm_in(self, seconds: float) -> float:
         """Monotonic, that much later; the group is woken then at the latest."""
         at = self._now.monotonic + seconds
+        self._alarm_at(at)
+        return at
+
+    def _alarm_at(self, at: float) -> None:
         if at < self.alarm_at:
             self.alarm_at = at
-        return at
 
     # -- writing down
 

@@ -6,7 +6,7 @@ No state of the group, no timers, no answers: `classic` decides, this keeps coun
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
 from kbroker.errors import ErrorCode
 from kbroker.groups.events import MemberRecord, Protocol
@@ -59,14 +59,25 @@ class Member:
         self.sync_to: Any = NOBODY  # ... to its SyncGroup
         self.expires_at = NEVER  # monotonic: without a word from it until then it is gone
 
+    @classmethod
+    def restored(cls, record: MemberRecord, protocol_name: str | None) -> Self:
+        """As it was written down. Of what it can, only the protocol of its generation is known."""
+        unsaid = record.rebalance_timeout_ms == -1  # written by an old broker
+        return cls(
+            member_id=record.member_id,
+            instance_id=record.instance_id,
+            client_id=record.client_id,
+            client_host=record.client_host,
+            rebalance_timeout_ms=record.session_timeout_ms if unsaid else record.rebalance_timeout_ms,
+            session_timeout_ms=record.session_timeout_ms,
+            protocols=(Protocol(protocol_name or "", record.subscription),),
+            assignment=record.assignment,
+        )
+
     @property
     def waits(self) -> bool:
         """Whether it has asked and waits: a sign of life in itself."""
         return self.join_to is not NOBODY or self.sync_to is not NOBODY
-
-    def heard(self, monotonic: float) -> None:
-        """It lives: its session begins anew."""
-        self.expires_at = monotonic + self.session_timeout_ms / 1000
 
     def metadata(self, protocol_name: str | None) -> bytes:
         """What it said in this protocol."""
@@ -194,9 +205,9 @@ class Roster:
             votes[name] = votes.get(name, 0) + 1
         return max(votes, key=votes.__getitem__)
 
-    def rebalance_timeout_s(self) -> float:
+    def rebalance_timeout_ms(self) -> int:
         """The most patient member's."""
-        return max((member.rebalance_timeout_ms for member in self.members.values()), default=0) / 1000
+        return max((member.rebalance_timeout_ms for member in self.members.values()), default=0)
 
     def _count(self, protocols: tuple[Protocol, ...], step: int) -> None:
         for name in {protocol.name for protocol in protocols}:  # a list may name one twice
