@@ -6,10 +6,12 @@ Pure: from the settings and what is set already to a refusal (KafkaError), or to
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kbroker.config.alter import APPEND, DELETE, SET, SUBTRACT, ConfigOp, altered
-from kbroker.config.options import LIST, PER_BROKER, READ_ONLY, Option, ResourceType
+from kbroker.config.client_metrics import check_subscription
+from kbroker.config.groups import GROUP_OPTIONS, bounds_of
+from kbroker.config.options import INT, LIST, PER_BROKER, READ_ONLY, Option, ResourceType
 from kbroker.config.topics import TOPIC_OPTIONS, TopicConfig
 from kbroker.errors import ErrorCode, KafkaError
 
@@ -66,6 +68,10 @@ def check_alter(
         return _check_alter_topic(settings, name, ops, {} if replace else current)
     if type == ResourceType.BROKER:
         return _check_alter_broker(settings, name, ops, {} if replace else current)
+    if type == ResourceType.GROUP:
+        return _check_alter_group(settings, name, ops, {} if replace else current)
+    if type == ResourceType.CLIENT_METRICS:
+        return _check_alter_client_metrics(name, ops, {} if replace else current)
     raise _wrong(f"Unknown resource type {type}")
 
 
@@ -128,7 +134,94 @@ def _check_alter_broker(
         why = row.refusal(after[name])
         if why is not None:
             raise _wrong(why)
+    _check_brokers_together(settings, after)
     return based
+
+
+def _check_brokers_together(settings: Settings, after: Mapping[str, str]) -> None:
+    """Options of a broker that hold only beside others: those of `after`, and of the broker where these are not set."""
+
+    def value(name: str) -> Any:
+        row = _broker_option(settings, name)
+        return row.parse(after[name]) if name in after else settings.value(name)
+
+    if value("max.connections") < 1:
+        raise _wrong("Invalid max.connections 0")
+    if value("max.connections.per.ip") == 0 and not value("max.connections.per.ip.overrides"):
+        raise _wrong(
+            "max.connections.per.ip can be set to zero only if max.connections.per.ip.overrides property is set."
+        )
+    for name in ("log.retention.ms", "log.retention.bytes"):
+        local = name.replace("log.", "log.local.")
+        if name in after or local in after:
+            limit = settings.topic_config({}).retention_ms if value(name) is None else value(name)
+            if 0 <= limit < value(local):
+                raise _wrong(
+                    f"Invalid value {value(local)} for configuration {local}: Value must not be more than {name} "
+                    f"property value: {limit}"
+                )
+    for name in ("consumer", "share", "streams"):
+        interval = f"group.{name}.assignment.interval.ms"
+        least, most = (f"group.{name}.{end}.assignment.interval.ms" for end in ("min", "max"))
+        if interval in after and not value(least) <= value(interval) <= value(most):
+            raise _wrong(f"{interval} must be between {least} ({value(least)}) and {most} ({value(most)})")
+
+
+def _check_alter_group(
+    settings: Settings, group: str, ops: Sequence[ConfigOp], current: Mapping[str, str]
+) -> list[ConfigOp]:
+    if not group:
+        raise _wrong("Default group resources are not allowed.")
+    _check_no_lists(ops)
+    for name in _set_by(ops):
+        if name not in GROUP_OPTIONS:
+            raise _invalid(f"Unknown group config name: {name}" + _near(name, GROUP_OPTIONS))
+    after = altered(current, ops)
+    for name in _set_by(ops):
+        why = GROUP_OPTIONS[name].refusal(after[name])
+        if why is not None:
+            raise _invalid(why)
+    for name in _set_by(ops):
+        if GROUP_OPTIONS[name].type is INT:
+            _check_bounds(settings, name, int(after[name]))
+    _check_sessions(settings, after)
+    return list(ops)
+
+
+def _check_bounds(settings: Settings, name: str, value: int) -> None:
+    """A group's option lies between those that the broker sets for it."""
+    least, most = bounds_of(name)
+    if settings.option(least) is not None and value < settings.value(least):
+        raise _invalid(f"{name} must be greater than or equal to {least}")
+    if settings.option(most) is not None and value > settings.value(most):
+        raise _invalid(f"{name} must be less than or equal to {most}")
+
+
+def _check_sessions(settings: Settings, values: Mapping[str, str]) -> None:
+    """A member is heard of more than once in a session."""
+    for kind in ("consumer", "share", "streams"):
+        names = f"{kind}.session.timeout.ms", f"{kind}.heartbeat.interval.ms"
+        session, heartbeat = (int(values.get(name) or settings.value(f"group.{name}")) for name in names)
+        if session <= heartbeat:
+            raise _invalid(f"{names[0]} must be greater than {names[1]}")
+
+
+def _check_alter_client_metrics(
+    subscription: str, ops: Sequence[ConfigOp], current: Mapping[str, str]
+) -> list[ConfigOp]:
+    if not subscription:
+        raise _wrong("Subscription name can't be empty")
+    _check_no_lists(ops)
+    after = altered(current, ops)
+    check_subscription({name: after[name] for name in _set_by(ops)})
+    return list(ops)
+
+
+def _check_no_lists(ops: Sequence[ConfigOp]) -> None:
+    """Groups and client metrics have no list that can be appended to: Kafka replaces these whole."""
+    for op in ops:
+        if op.op in _OPERATIONS:
+            raise _invalid(f"Can't {_OPERATIONS[op.op]} to key {op.name} because its type is not LIST.")
 
 
 def _broker_option(settings: Settings, name: str) -> Option:
@@ -170,11 +263,16 @@ def _set_by(ops: Iterable[ConfigOp]) -> list[str]:
 
 def _unknown(name: str) -> KafkaError:
     """Kafka's words, then the topic's option that may have been meant: also by the name of the broker's default."""
+    defaults = {broker: row.name for row in TOPIC_OPTIONS.values() for broker, _ in row.falls_back_to}
+    near = f": did you mean {defaults[name]}?" if name in defaults else _near(name, TOPIC_OPTIONS)
+    return _invalid(f"Unknown topic config name: {name}{near}")
+
+
+def _near(name: str, options: Iterable[str]) -> str:
     from difflib import get_close_matches
 
-    defaults = {broker: row.name for row in TOPIC_OPTIONS.values() for broker, _ in row.falls_back_to}
-    near = [defaults[name]] if name in defaults else get_close_matches(name, TOPIC_OPTIONS, 1, 0.6)
-    return _invalid(f"Unknown topic config name: {name}" + (f": did you mean {near[0]}?" if near else ""))
+    near = get_close_matches(name, options, 1, 0.6)
+    return f": did you mean {near[0]}?" if near else ""
 
 
 def _invalid(why: str) -> KafkaError:

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from kbroker.config.broker import BROKER_OPTIONS
+from kbroker.config.client_metrics import CLIENT_METRICS_OPTIONS
+from kbroker.config.groups import GROUP_OPTIONS
 from kbroker.config.options import READ_ONLY, ConfigSource, ConfigType, Option
 from kbroker.config.topics import TOPIC_OPTIONS
 
@@ -87,6 +89,32 @@ def describe_broker(settings: Settings) -> list[ConfigRow]:
         if name == "log.dir" and text is None:
             text = settings.log_dir
         rows.append(_row(row, text, _synonyms(settings, name), read_only=_read_only(name, row), name=name))
+    return rows
+
+
+def describe_group(settings: Settings, overrides: Mapping[str, str]) -> list[ConfigRow]:
+    """All options of a group with these overrides: any group, also one that nobody has seen."""
+    rows = []
+    for name, row in GROUP_OPTIONS.items():
+        if row.falls_back_to:
+            broker = row.falls_back_to[0][0]
+            synonyms, default = _synonyms(settings, broker), row.text(settings.value(broker))
+        else:
+            synonyms, default = [Synonym(name, row.default_text, ConfigSource.DEFAULT)], row.default_text
+        text = _given(row, overrides.get(name))
+        if text is not None:
+            synonyms = [Synonym(name, text, ConfigSource.GROUP), *synonyms]
+        rows.append(_row(row, default if text is None else text, synonyms, read_only=False))
+    return rows
+
+
+def describe_client_metrics(overrides: Mapping[str, str]) -> list[ConfigRow]:
+    """All options of a client metrics subscription with these overrides, also of one that does not exist."""
+    rows = []
+    for name, row in CLIENT_METRICS_OPTIONS.items():
+        text = _given(row, overrides.get(name))
+        synonyms = [] if text is None else [Synonym(name, text, ConfigSource.CLIENT_METRICS)]
+        rows.append(_row(row, row.default_text if text is None else text, synonyms, read_only=False))
     return rows
 
 

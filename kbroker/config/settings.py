@@ -193,6 +193,18 @@ class Settings(BrokerOptions):
 
         return describe_all_brokers(self)
 
+    def describe_group(self, overrides: Mapping[str, str]) -> list[ConfigRow]:
+        """All options of a group with these overrides, for DescribeConfigs."""
+        from kbroker.config.describe import describe_group
+
+        return describe_group(self, overrides)
+
+    def describe_client_metrics(self, overrides: Mapping[str, str]) -> list[ConfigRow]:
+        """All options of a client metrics subscription with these overrides, for DescribeConfigs."""
+        from kbroker.config.describe import describe_client_metrics
+
+        return describe_client_metrics(overrides)
+
     def check_topic(self, configs: Mapping[str, str | None]) -> dict[str, str]:
         """The overrides of a topic to be created; INVALID_CONFIG for what cannot be."""
         return check_topic(self, configs)

@@ -13,7 +13,7 @@ from typing import Any
 from kbroker.observe import logs
 from kbroker.seams import Net
 
-log = logs.get_logger(__name__)
+log = logs.get_logger("net")
 
 # How long a stop waits for work that hangs in the system.
 STOP_SECONDS_MAX = 5.0

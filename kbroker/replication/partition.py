@@ -26,7 +26,7 @@ from kbroker.turn import Turn
 WRITTEN = 1
 COMMITTED = -1
 
-log = logs.get_logger(__name__)
+log = logs.get_logger("replication")
 
 _tuple = tuple.__new__
 

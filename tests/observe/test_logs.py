@@ -91,3 +91,31 @@ def test_an_embedded_broker_logs_to_pythons_logging(caplog):
         logs.get_logger("cluster").info("topic created", topic="a b")
 
     assert [("kbroker.cluster", logging.INFO, 'topic created topic="a b"')] == caplog.record_tuples
+
+
+def test_a_room_has_a_level_of_its_own_until_it_is_taken_back():
+    stream = lines_of(level="warning")
+    room = logs.get_logger("storage")
+
+    logs.set_level("storage", "DEBUG")
+    room.debug("first")
+    logs.get_logger("server").info("not this")
+    logs.set_level("storage", None)
+    room.debug("nor this")
+    logs.set_level(logs.ROOT, "INFO")
+    room.info("last")
+
+    assert ["first", "last"] == [line.split()[-1] for line in stream.getvalue().splitlines()]
+    assert {"root": "INFO", "storage": "INFO"}.items() <= logs.levels().items()
+    with pytest.raises(KeyError):
+        logs.set_level("no such room", "INFO")
+
+
+def test_pythons_logging_has_levels_of_its_own(monkeypatch):
+    monkeypatch.setattr(logging.getLogger("kbroker.storage"), "level", logging.NOTSET)
+    logs.get_logger("storage")
+
+    logs.set_level("storage", "ERROR")
+
+    assert "ERROR" == logs.levels()["storage"]
+    assert not logging.getLogger("kbroker.storage").isEnabledFor(logging.WARNING)

@@ -34,6 +34,7 @@ from kbroker.protocol.messages.configs import (
     ListConfigResourcesRequest,
     ListConfigResourcesResponse,
 )
+from kbroker.server.handlers.loggers import LevelChange, checked_levels, logger_rows
 from kbroker.server.handlers.shared import reason
 from kbroker.server.rooms import Call, Rooms
 
@@ -55,9 +56,9 @@ def handle_describe_configs(
 ) -> DescribeConfigsResponse:
     """DescribeConfigs: v1-4.
 
-    Topics and this broker, every option with its value and where that comes from; of all brokers ("") only what was
-    set. No keys, or none named, means all; keys that do not exist are left out. Secrets are sent as null.
-    Not done: broker loggers, groups, client metrics (INVALID_REQUEST).
+    Topics, this broker, groups and client metrics: every option with its value and where that comes from; of all brokers
+    ("") only what was set; of this broker's loggers their levels. Groups and client metrics need not exist. No keys, or
+    none named, means all; keys that do not exist are left out. Secrets are sent as null.
     v1 sources and synonyms (KIP-226) · v3 types and documentation (KIP-569) · v4 flexible
     """
     rows = _Rows(rooms, request)
@@ -101,12 +102,26 @@ class _Rows:
             return self._rows(
                 (kind, values, keys), keys, lambda: self._rooms.settings.describe_topic(overrides)
             )
+        if kind in (ResourceType.GROUP, ResourceType.CLIENT_METRICS):
+            return self._of_anything(kind, name, keys)
+        if kind == ResourceType.BROKER_LOGGER:
+            _check_broker(self._rooms, name, "Broker id must not be empty")
+            return list(logger_rows(keys))
         if kind != ResourceType.BROKER:
             raise KafkaError(ErrorCode.INVALID_REQUEST, f"Resources of type {kind} have no configs here.")
         if name == ALL_BROKERS:
             return self._rows((kind, name, keys), keys, self._rooms.settings.describe_all_brokers)
         _check_broker(self._rooms, name)
         return self._rows((kind, name, keys), keys, self._rooms.settings.describe_broker)
+
+    def _of_anything(self, kind: int, name: str, keys: frozenset[str]) -> list[DescribeConfigsResourceResult]:
+        """A group or a subscription: any name has its configs, whether it exists or not."""
+        if not name:
+            what = "Group" if kind == ResourceType.GROUP else "Client metrics subscription"
+            raise KafkaError(ErrorCode.INVALID_REQUEST, f"{what} name must not be empty")
+        settings, overrides = self._rooms.settings, self._rooms.cluster.state.config(kind, name)
+        describe = settings.describe_group if kind == ResourceType.GROUP else settings.describe_client_metrics
+        return self._rows((kind, frozenset(overrides.items()), keys), keys, lambda: describe(overrides))
 
     def _overrides(self, topic: str) -> Mapping[str, str]:
         state = self._rooms.cluster.state
@@ -129,7 +144,9 @@ class _Rows:
         return made
 
 
-def _check_broker(rooms: Rooms, name: str) -> None:
+def _check_broker(rooms: Rooms, name: str, empty: str = "") -> None:
+    if not name and empty:
+        raise KafkaError(ErrorCode.INVALID_REQUEST, empty)
     if not _BROKER_ID.fullmatch(name):
         raise KafkaError(ErrorCode.INVALID_REQUEST, f"Broker id must be an integer, but it is: {name}")
     if name != str(rooms.node_id):
@@ -198,8 +215,7 @@ async def handle_incremental_alter_configs(
     """IncrementalAlterConfigs: v0-1.
 
     Set, delete, append to or subtract from a list; all of one resource's changes or none. The next produce or fetch
-    sees what was changed.
-    Not done: broker loggers, groups, client metrics (INVALID_REQUEST).
+    sees what was changed. Levels of this broker's loggers last until it stops.
     v1 flexible
     """
     return IncrementalAlterConfigsResponse(
@@ -212,7 +228,8 @@ async def handle_alter_configs(
 ) -> AlterConfigsResponse:
     """AlterConfigs: v0-2.
 
-    What is given replaces all the resource had before: an option that is left out goes back to its default.
+    What is given replaces all the resource had before: an option that is left out goes back to its default. Broker
+    loggers are for IncrementalAlterConfigs alone, as in Kafka.
     v2 flexible
     """
     return AlterConfigsResponse(
@@ -226,12 +243,12 @@ Resource = IncrementalAlterConfigsResource | AlterConfigsResource
 async def _altered(
     rooms: Rooms,
     resources: Sequence[Any],
-    change_of: Callable[[Rooms, Any], ConfigChange],
+    change_of: Callable[[Rooms, Any], ConfigChange | LevelChange],
     *,
     validate_only: bool,
 ) -> list[AlterConfigsResourceResponse]:
     times = Counter((each.resource_type, each.resource_name) for each in resources)
-    outcome: list[ConfigChange | KafkaError | None] = []
+    outcome: list[ConfigChange | LevelChange | KafkaError | None] = []
     for each in resources:
         try:
             if times[each.resource_type, each.resource_name] > 1:
@@ -245,9 +262,12 @@ async def _altered(
 
 
 async def _decided(
-    rooms: Rooms, outcome: Sequence[ConfigChange | KafkaError | None]
-) -> list[ConfigChange | KafkaError | None]:
-    """Propose the changes among `outcome`; their results in their places."""
+    rooms: Rooms, outcome: Sequence[ConfigChange | LevelChange | KafkaError | None]
+) -> list[ConfigChange | LevelChange | KafkaError | None]:
+    """Make the changes among `outcome`; their results in their places."""
+    for each in outcome:
+        if isinstance(each, LevelChange):
+            each.apply()
     changes = [each for each in outcome if isinstance(each, ConfigChange)]
     if not changes:
         return list(outcome)
@@ -267,7 +287,9 @@ def _response(asked: Resource, outcome: object) -> AlterConfigsResourceResponse:
     return response
 
 
-def _incremental(rooms: Rooms, asked: IncrementalAlterConfigsResource) -> ConfigChange:
+def _incremental(rooms: Rooms, asked: IncrementalAlterConfigsResource) -> ConfigChange | LevelChange:
+    if asked.resource_type == ResourceType.BROKER_LOGGER:
+        return checked_levels(rooms.node_id, asked.resource_name, asked.configs)
     ops = [ConfigOp(config.name, config.config_operation, config.value) for config in asked.configs]
     return _change(rooms, asked, ops, replace=False)
 

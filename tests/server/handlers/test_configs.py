@@ -21,7 +21,7 @@ from kbroker.server.handlers.configs import (
 )
 from tests.support.rooms import House
 
-TOPIC, BROKER = 2, 4
+TOPIC, BROKER, LOGGERS, METRICS, GROUP = 2, 4, 8, 16, 32
 SET, DELETE, APPEND, SUBTRACT = range(4)
 OF_TOPIC, OF_BROKER, OF_ALL_BROKERS, OF_FILE, OF_DEFAULT = range(1, 6)
 LONG, LIST = 5, 7
@@ -115,7 +115,11 @@ async def test_topics_of_equal_configs_are_described_once(house):
         (BROKER, "-1", ErrorCode.INVALID_REQUEST),
         (BROKER, "x", ErrorCode.INVALID_REQUEST),
         (0, "", ErrorCode.INVALID_REQUEST),
-        (8, "1", ErrorCode.INVALID_REQUEST),
+        (LOGGERS, "", ErrorCode.INVALID_REQUEST),
+        (LOGGERS, "7", ErrorCode.INVALID_REQUEST),
+        (LOGGERS, "x", ErrorCode.INVALID_REQUEST),
+        (GROUP, "", ErrorCode.INVALID_REQUEST),
+        (METRICS, "", ErrorCode.INVALID_REQUEST),
         (99, "x", ErrorCode.INVALID_REQUEST),
     ],
 )
@@ -272,7 +276,10 @@ async def test_a_key_may_be_named_once(house):
         (BROKER, "7", ErrorCode.INVALID_REQUEST),
         (BROKER, "x", ErrorCode.INVALID_REQUEST),
         (0, "t", ErrorCode.INVALID_REQUEST),
-        (8, "1", ErrorCode.INVALID_REQUEST),
+        (LOGGERS, "7", ErrorCode.INVALID_REQUEST),
+        (LOGGERS, "x", ErrorCode.INVALID_REQUEST),
+        (GROUP, "", ErrorCode.INVALID_REQUEST),
+        (METRICS, "", ErrorCode.INVALID_REQUEST),
         (99, "t", ErrorCode.INVALID_REQUEST),
     ],
 )
@@ -370,6 +377,9 @@ async def test_a_topic_takes_what_brokers_were_told(house):
         ("1", ("log.retention.ms", SET, "abc"), ErrorCode.INVALID_REQUEST),
         ("1", ("log.retention.ms", APPEND, "5"), ErrorCode.INVALID_CONFIG),
         ("1", ("log.retention.hours", SET, "1"), ErrorCode.INVALID_REQUEST),
+        ("", ("max.connections", SET, "0"), ErrorCode.INVALID_REQUEST),
+        ("1", ("max.connections.per.ip", SET, "0"), ErrorCode.INVALID_REQUEST),
+        ("1", ("group.consumer.assignment.interval.ms", SET, "10000000"), ErrorCode.INVALID_REQUEST),
     ],
 )
 async def test_a_broker_changes_what_is_dynamic(house, name, change, error):
@@ -378,6 +388,18 @@ async def test_a_broker_changes_what_is_dynamic(house, name, change, error):
     assert error == code
     assert message
     assert [] == house.proposed
+
+
+@pytest.mark.parametrize("broker", ["1", ""])
+async def test_options_of_a_broker_that_contradict_each_other_are_refused(house, broker):
+    changes = [("log.retention.bytes", SET, "10"), ("log.local.retention.bytes", SET, "50")]
+
+    [(code, message)] = await incremental(house, (BROKER, broker, changes))
+
+    assert ErrorCode.INVALID_REQUEST == code
+    assert "log.local.retention.bytes" in message
+    changes[1] = ("log.local.retention.bytes", SET, "10")
+    assert [ErrorCode.NONE] == [code for code, _ in await incremental(house, (BROKER, broker, changes))]
 
 
 # AlterConfigs
@@ -418,7 +440,7 @@ async def test_what_is_given_replaces_all_there_was(house, version):
         (TOPIC, "no", [("segment.ms", "1")], ErrorCode.UNKNOWN_TOPIC_OR_PARTITION),
         (BROKER, "1", [("node.id", "5")], ErrorCode.INVALID_REQUEST),
         (BROKER, "9", [], ErrorCode.INVALID_REQUEST),
-        (8, "1", [], ErrorCode.INVALID_REQUEST),
+        (LOGGERS, "1", [("root", "INFO")], ErrorCode.INVALID_REQUEST),
         (99, "", [], ErrorCode.INVALID_REQUEST),
     ],
 )
