@@ -38,6 +38,7 @@ from kbroker.seams import Clock, Disk, Net, Random, Threads
 from kbroker.server.dispatch import APIS, Dispatcher
 from kbroker.server.listener import Connections, Limits, Secure, bind_all, sockets_of
 from kbroker.server.producer_ids import ProducerIds
+from kbroker.server.quotas import Quotas, Windows
 from kbroker.server.rooms import Rooms
 from kbroker.server.sessions import FetchSessions
 from kbroker.server.topic_answers import TopicAnswers
@@ -119,6 +120,13 @@ class Node:
             buffers=Buffers(Budget(request_bytes_max if budget <= 0 else budget)),
             clock=clock,
         )
+        self.quotas = Quotas(
+            clock,
+            windows=Windows(settings.quota_window_num, settings.quota_window_size_seconds),
+            mutation_windows=Windows(
+                settings.controller_quota_window_num, settings.controller_quota_window_size_seconds
+            ),
+        )
         self._tls: dict[str, TlsListener] = {}
         self._directory_id: UUID
         self.cluster: LocalLog
@@ -174,6 +182,7 @@ class Node:
                 settings.max_incremental_fetch_session_cache_slots, clock=self._clock, random=self._random
             ),
             producer_ids=ProducerIds(settings.node_id),
+            quotas=self.quotas,
             topic_answers=TopicAnswers(),
             turn=self._turn,
             propose=self.propose,
@@ -289,6 +298,7 @@ class Node:
             if kind == ResourceType.BROKER:
                 self.settings.apply_dynamic(name, values)
         self._follow_settings()
+        self._follow_quotas()
 
     def _open_partitions(self, stored: dict[TopicPartition, UUID]) -> None:
         """Recover what is stored; a folder whose topic the cluster does not know any more is removed."""
@@ -345,7 +355,14 @@ class Node:
             if kind == ResourceType.BROKER:
                 self.settings.apply_dynamic(name, self.cluster.state.config(kind, name))
                 self._follow_settings()
+        if change.quotas_changed:
+            self._follow_quotas()
         self.partitions.apply(change)
+
+    def _follow_quotas(self) -> None:
+        self.quotas.load(self.cluster.state.quotas)
+        self.connections.hold_of = self.quotas.connected if self.quotas.for_addresses else None
+        self.connections.leave_lanes()
 
     def _follow_settings(self) -> None:
         """What was built with values of dynamic options gets those of now."""

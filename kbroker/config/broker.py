@@ -96,6 +96,21 @@ class BrokerOptions:
         inert=True,
         doc="Connections that wait to be accepted. Has no effect here: 4096 may wait.",
     )
+    quota_window_num: int = option(
+        "quota.window.num", INT, 11, at_least=1,
+        doc="Windows over which what clients with quotas use is measured.",
+    )  # fmt: skip
+    quota_window_size_seconds: int = option(
+        "quota.window.size.seconds", INT, 1, at_least=1, doc="How long each of quota.window.num is."
+    )
+    controller_quota_window_num: int = option(
+        "controller.quota.window.num", INT, 11, at_least=1,
+        doc="Windows whose changes of partitions a client with such a quota may make at once.",
+    )  # fmt: skip
+    controller_quota_window_size_seconds: int = option(
+        "controller.quota.window.size.seconds", INT, 1, at_least=1,
+        doc="How long each of controller.quota.window.num is.",
+    )  # fmt: skip
     fetch_max_bytes: int = option(
         "fetch.max.bytes", INT, 55 << 20, at_least=1024, doc="Most bytes in the answer to one fetch."
     )

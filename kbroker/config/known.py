@@ -267,14 +267,10 @@ metrics.recording.level|string|INFO
 kafka.metrics.reporters|list|||
 kafka.metrics.polling.interval.secs|int|10|1..
 telemetry.max.bytes|int|1048576|1..
-quota.window.num|int|11|1..
 replication.quota.window.num|int|11|1..
 alter.log.dirs.replication.quota.window.num|int|11|1..
-controller.quota.window.num|int|11|1..
-quota.window.size.seconds|int|1|1..
 replication.quota.window.size.seconds|int|1|1..
 alter.log.dirs.replication.quota.window.size.seconds|int|1|1..
-controller.quota.window.size.seconds|int|1|1..
 client.quota.callback.class|class|null
 connections.max.reauth.ms|long|0
 sasl.server.max.receive.size|int|524288

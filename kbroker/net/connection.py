@@ -91,6 +91,7 @@ class Connection:
         "open",
         "peer",
         "silent_looks",
+        "stamp",
     )
 
     def __init__(
@@ -121,6 +122,8 @@ class Connection:
         self._recv_into: Callable[[memoryview], int] = self._stream.recv_into
         self._send_one: Callable[[bytes], int] = self._stream.send_one
         self.context: Any = None  # whoever serves the frames keeps what it knows of the peer here
+        # sees each response before it is encoded, while there is something to say in all of them; None: nothing
+        self.stamp: Callable[[Any], None] | None = None
         self.open = True
         self.active = True  # something arrived or left since the last look of whoever closes idle connections
         self.silent_looks = 0  # looks in a row that found nothing had arrived or left

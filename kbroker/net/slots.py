@@ -46,6 +46,8 @@ class Slot:
         if connection is None:
             self.response = response
         elif connection.open:
+            if connection.stamp is not None:
+                connection.stamp(response)
             try:
                 answer = encode_response(response, self.version, self.correlation_id)
             except Exception as error:  # noqa: BLE001 - a handler's mistake: whoever fills slots must not stop for it

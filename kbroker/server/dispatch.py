@@ -44,6 +44,7 @@ from kbroker.server.handlers.metadata import (
 from kbroker.server.handlers.offsets import handle_offset_fetch
 from kbroker.server.handlers.produce import handle_produce
 from kbroker.server.handlers.producers import handle_init_producer_id
+from kbroker.server.handlers.quotas import handle_alter_client_quotas, handle_describe_client_quotas
 from kbroker.server.handlers.security import handle_describe_user_scram_credentials
 from kbroker.server.handlers.topic_partitions import handle_describe_topic_partitions
 from kbroker.server.handlers.topics import (
@@ -109,6 +110,8 @@ VERSIONS: dict[int, tuple[int, int]] = {
     43: (0, 2),
     44: (0, 1),
     46: (0, 0),
+    48: (0, 1),
+    49: (0, 1),
     50: (0, 0),
     55: (0, 2),
     57: (0, 2),
@@ -140,6 +143,8 @@ APIS: dict[int, Api] = dict(
         _api(43, handle_elect_leaders),
         _api(44, handle_incremental_alter_configs),
         _api(46, handle_list_partition_reassignments),
+        _api(48, handle_describe_client_quotas),
+        _api(49, handle_alter_client_quotas),
         _api(50, handle_describe_user_scram_credentials),
         _api(55, handle_describe_quorum),
         _api(57, handle_update_features),
@@ -218,6 +223,7 @@ class Dispatcher:
         self._rooms = rooms
         self._apis = apis
         self._start_task = start_task
+        self._quotas = rooms.quotas
         self._rows: dict[int, _Row] = {}  # by key << 16 | version, made when first asked for
 
     def on_frame(self, connection: Connection, buffer: memoryview, start: int, end: int) -> None:
@@ -250,10 +256,16 @@ class Dispatcher:
         elif body > end:  # what lies behind a frame is somebody else's
             raise ProtocolError(f"client id of {client_size} bytes in a request of {end - start} bytes")
         call = Call(row.version, peer, connection)
+        quotas = self._quotas
+        began = quotas.now() if quotas.timed else 0.0
         try:
             request = row.decode(buffer[body:end])
             answer = row.handler(self._rooms, call, request)
             if isinstance(answer, Message):
+                if began:
+                    quotas.handled(call, quotas.now() - began)
+                if connection.stamp is not None:
+                    connection.stamp(answer)
                 return connection.put(encode_response(answer, row.version, correlation_id))
         except ProtocolError:
             raise
@@ -261,6 +273,8 @@ class Dispatcher:
             return self._give_up(connection, call, row, error)
         except Exception as error:  # noqa: BLE001 - a door: one request's failure ends its connection, nothing else
             return self._broken(connection, call, row, error)
+        if began and (type(answer) is Slot or answer is NO_RESPONSE):
+            quotas.handled(call, quotas.now() - began)
         if type(answer) is Slot:
             if answer.on_lost is not None or answer.response is not None:
                 self._bind(connection, row.version, correlation_id, answer)
@@ -269,14 +283,22 @@ class Dispatcher:
                 answer.version = row.version
                 answer.correlation_id = correlation_id
             connection.put(answer)
-            if row.lane_of is not None and peer.lane is None and peer.lanes_lost < LANES_LOST_MAX:
+            if (
+                row.lane_of is not None
+                and peer.lane is None
+                and peer.lanes_lost < LANES_LOST_MAX
+                and not (quotas.active and quotas.concerns(call))  # a lane counts nothing
+            ):
                 peer.lane = row.lane_of(self._rooms, row.version, request, buffer, start, end)
         elif answer is not NO_RESPONSE:
             slot = Slot()
             slot.bind(connection, row.version, correlation_id)
             connection.put(slot)
+            work: Any = answer
+            if began:
+                work = quotas.measured(call, work)
             self._start_task(
-                self._await(connection, slot, call, row, answer), f"{NAMES[row.key][1]} {connection.peer}"
+                self._await(connection, slot, call, row, work), f"{NAMES[row.key][1]} {connection.peer}"
             )
 
     def _bind(self, connection: Connection, version: int, correlation_id: int, slot: Slot) -> None:
@@ -358,6 +380,7 @@ class Dispatcher:
 
     def on_close(self, connection: Connection) -> None:
         """The connection ended: whoever would answer it later learns so."""
+        self._quotas.mutes.forget(connection)
         peer: Peer = connection.context
         lost, peer.lost = peer.lost, None
         for slot in lost or ():

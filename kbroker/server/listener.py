@@ -32,6 +32,10 @@ IDLE_LOOKS = 4
 # not become a flood of lines.
 TELL_SECONDS = 10.0
 
+# Connections of addresses that open more than their quota are kept for the time they should wait, then closed: whoever is
+# closed at once comes again at once. So many at a time; further ones are closed at once.
+HELD_MAX = 256
+
 # Lines of one kind within TELL_SECONDS.
 TOLD_AT_ONCE_MAX = 20
 # Descriptors that are neither clients' nor data files': listeners, the loop's, the journal, files that are being read at a
@@ -103,6 +107,9 @@ class Connections:
         self._open: set[Connection] = set()
         self._per_ip: Counter[str] = Counter()
         self._told: dict[str, tuple[float, int]] = {}  # event -> since when it is counted, and how often
+        # the seconds for which an address is kept waiting and then refused, where addresses have quotas
+        self.hold_of: Callable[[str], float] | None = None
+        self._held: dict[Any, Timer] = {}  # sockets that wait for their end
         self._look: Timer | None = None
         self._frame_look: Timer | None = None
 
@@ -116,6 +123,8 @@ class Connections:
         ip = str(address[0])
         peer = f"[{ip}]:{address[1]}" if ":" in ip else f"{ip}:{address[1]}"
         limits = self.limits
+        if self.hold_of is not None and (seconds := self.hold_of(ip)) > 0.0:
+            return self._hold(sock, seconds)
         if len(self._open) >= limits.connections_max:
             self._tell("connection refused", peer, f"max.connections={limits.connections_max} are open")
             return sock.close()  # type: ignore[no-any-return]  # sockets of simulations are Any
@@ -161,6 +170,17 @@ class Connections:
             self._look_later()
         if self._frame_look is None:
             self._look_at_frames_later()
+
+    def _hold(self, sock: Any, seconds: float) -> None:
+        """Close a socket later, unserved."""
+        if len(self._held) >= HELD_MAX:
+            return sock.close()  # type: ignore[no-any-return]
+
+        def over() -> None:
+            del self._held[sock]
+            sock.close()
+
+        self._held[sock] = self._clock.call_at(self._clock.monotonic() + seconds, over)
 
     def _closed(self, connection: Connection, error: BaseException | None) -> None:
         peer: Peer = connection.context
@@ -238,6 +258,11 @@ class Connections:
             self._told[event] = (now, 0)
         log.warning(event, peer=peer, why=why, **({"cure": cure} if cure else {}))
 
+    def leave_lanes(self) -> None:
+        """Every request goes the common way, until lanes are opened again: quotas have changed."""
+        for connection in self._open:
+            connection.context.lane = None
+
     def pause_all(self) -> None:
         """Read no more requests; answers still leave."""
         for connection in list(self._open):
@@ -249,6 +274,10 @@ class Connections:
             if look is not None:
                 look.cancel()
         self._look = self._frame_look = None
+        for sock, timer in self._held.items():
+            timer.cancel()
+            sock.close()
+        self._held.clear()
         for connection in list(self._open):
             connection.close(None)
 

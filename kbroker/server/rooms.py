@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kbroker.replication.replicas import Replicas
     from kbroker.seams import Clock, Random
     from kbroker.server.producer_ids import ProducerIds
+    from kbroker.server.quotas import Quotas
     from kbroker.server.sessions import FetchSessions
     from kbroker.server.topic_answers import TopicAnswers
     from kbroker.storage.directory import LogDirectory
@@ -34,6 +35,7 @@ class Rooms:
     random: Random
     sessions: FetchSessions
     producer_ids: ProducerIds
+    quotas: Quotas
     topic_answers: TopicAnswers
     turn: Turn
     propose: Callable[
@@ -42,7 +44,9 @@ class Rooms:
 
 
 class Pausable(Protocol):
-    """A connection, as far as a handler may touch it."""
+    """A connection, as far as a handler may touch it. `stamp` sees each response before it is encoded."""
+
+    stamp: Callable[[Any], None] | None
 
     def pause(self) -> None: ...
 

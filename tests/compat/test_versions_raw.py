@@ -59,6 +59,14 @@ from kbroker.protocol.messages.offsets import (
 )
 from kbroker.protocol.messages.produce import PartitionProduceData, ProduceRequest, TopicProduceData
 from kbroker.protocol.messages.producers import InitProducerIdRequest
+from kbroker.protocol.messages.quotas import (
+    AlterClientQuotasEntryData,
+    AlterClientQuotasRequest,
+    ComponentData,
+    DescribeClientQuotasRequest,
+    EntityData,
+    OpData,
+)
 from kbroker.protocol.messages.security import DescribeUserScramCredentialsRequest
 from kbroker.protocol.messages.topics import (
     CreatableTopic,
@@ -203,6 +211,17 @@ REQUESTS: dict[int, Callable[[int, Place], Message]] = {
     43: lambda version, at: ElectLeadersRequest(topic_partitions=None),
     44: lambda version, at: _incremental(at),
     46: lambda version, at: ListPartitionReassignmentsRequest(),
+    48: lambda version, at: DescribeClientQuotasRequest(
+        components=[ComponentData(entity_type="user", match_type=2, match=None)]
+    ),
+    49: lambda version, at: AlterClientQuotasRequest(
+        entries=[
+            AlterClientQuotasEntryData(
+                entity=[EntityData(entity_type="user", entity_name="nobody")],
+                ops=[OpData(key="producer_byte_rate", value=1e9)],
+            )
+        ]
+    ),
     50: lambda version, at: DescribeUserScramCredentialsRequest(users=None),
     55: lambda version, at: DescribeQuorumRequest(
         topics=[TopicData(topic_name="__cluster_metadata", partitions=[PartitionData(partition_index=0)])]

@@ -14,8 +14,10 @@ from kbroker.protocol.messages.cluster import DescribeClusterRequest, DescribeCl
 from kbroker.protocol.messages.metadata import MetadataRequest, MetadataResponse
 from kbroker.server.dispatch import APIS, VERSIONS, Api, Dispatcher, Peer
 from kbroker.server.handlers.api_versions import handle_api_versions
+from kbroker.server.quotas import Quotas, Windows
 from kbroker.server.rooms import NO_RESPONSE
 from tests.support.fake_net import Wire, frame
+from tests.support.storage import ManualClock
 
 METADATA, VERSIONS_OF_APIS, DESCRIBE_CLUSTER = 3, 18, 60
 
@@ -37,7 +39,9 @@ class House:
             VERSIONS_OF_APIS: Api(handle_api_versions, (0, 4), (0, 4)),
             DESCRIBE_CLUSTER: Api(handle, (0, 2), (1, 1)),
         }
-        rooms = SimpleNamespace()
+        self.clock = ManualClock()
+        self.quotas = Quotas(self.clock, windows=Windows(11, 1), mutation_windows=Windows(11, 1))
+        rooms = SimpleNamespace(quotas=self.quotas)
         self.dispatcher = Dispatcher(
             rooms, apis, start_task=lambda work, name: self.tasks.append(asyncio.ensure_future(work))
         )

@@ -25,10 +25,11 @@ from kbroker.net.slots import Slot
 from kbroker.replication.partition import WRITTEN
 from kbroker.replication.replicas import Replicas
 from kbroker.server.producer_ids import ProducerIds
+from kbroker.server.quotas import Quotas, Windows
 from kbroker.server.rooms import Rooms
 from kbroker.server.topic_answers import TopicAnswers
 from kbroker.storage.disk import RealDisk
-from tests.support.storage import Broker, batch
+from tests.support.storage import Broker, ManualClock, batch
 
 NODE = BrokerId(1)
 CLUSTER_ID = "MkU3OEVBNTcwNTJENDM2Qg"
@@ -43,6 +44,8 @@ class House:
         self.folder = folder
         self.settings = Settings.load({"node.id": "1", "log.dirs": str(folder), **(values or {})})
         self.random = random.Random(1)
+        self.clock = ManualClock()
+        self.quotas = Quotas(self.clock, windows=Windows(11, 1), mutation_windows=Windows(11, 1))
         self.proposed: list[object] = []
         self.changes: list[Change] = []
         self.log = LocalLog(
@@ -67,6 +70,7 @@ class House:
             "random": self.random,
             "propose": self.propose,
             "producer_ids": ProducerIds(NODE),
+            "quotas": self.quotas,
             "topic_answers": TopicAnswers(),
         }
         return Rooms(**(fields | given))
@@ -81,6 +85,8 @@ class House:
         for kind, name in change.configs_changed:
             if kind == ResourceType.BROKER:
                 self.settings.apply_dynamic(name, self.state.config(kind, name))
+        if change.quotas_changed:
+            self.quotas.load(self.state.quotas)
 
     async def propose(self, command: Any) -> Any:
         """As Node's: the result, or the error raised."""

@@ -20,6 +20,7 @@ def handle_fetch(rooms: Rooms, call: Call, request: FetchRequest) -> FetchRespon
 
     Whole batches below the high watermark, at once if there are `min_bytes` or an error, else when they arrive or
     after `max_wait_ms`. The first batch goes out even if it is larger than the limits (KIP-74).
+    A client beyond its quota gets an empty answer with the time to wait, and the same records afterwards (KIP-219).
     read_committed: the last stable offset is the high watermark while there are no transactions.
     v7 sessions (KIP-227) · v9 leader epochs (KIP-320) · v11 rack (this broker is the only replica) · v12 flexible,
     divergence (KIP-595) · v13 topic ids (KIP-516) · v15 replica state · v16 node endpoints (KIP-951)
@@ -31,12 +32,7 @@ def handle_fetch(rooms: Rooms, call: Call, request: FetchRequest) -> FetchRespon
     fetch = _Fetch(rooms, call, request, session)
     try:
         found = fetch.look()
-        if (
-            found.size >= request.min_bytes
-            or found.failed
-            or request.max_wait_ms <= 0
-            or not session.interests
-        ):
+        if fetch.is_enough(found) or request.max_wait_ms <= 0 or not session.interests:
             return fetch.answer(found)
         return fetch.wait()
     except BaseException:
@@ -78,10 +74,12 @@ class _Fetch:
     """One request while it is looked at and, perhaps, waits."""
 
     __slots__ = (
+        "_call",
         "_incremental",
         "_later",
         "_marked",
         "_max_bytes",
+        "_min_bytes",
         "_request",
         "_rooms",
         "_session",
@@ -90,9 +88,16 @@ class _Fetch:
 
     def __init__(self, rooms: Rooms, call: Call, request: FetchRequest, session: FetchSession) -> None:
         self._rooms = rooms
+        self._call = call
         self._request = request
         self._session = session
         self._max_bytes = min(request.max_bytes, rooms.settings.fetch_max_bytes)
+        self._min_bytes = request.min_bytes
+        if rooms.quotas.active:
+            quota = rooms.quotas.fetch_bytes_max(call)
+            if quota is not None:
+                self._max_bytes = min(self._max_bytes, quota)
+                self._min_bytes = min(self._min_bytes, quota)  # more will never be found
         self._incremental = request.session_epoch > INITIAL_EPOCH
         self._later: Later | None = None
         self._timer: Timer | None = None
@@ -108,9 +113,16 @@ class _Fetch:
             self._session.all_ready()
         return self.look()
 
+    def is_enough(self, found: Found) -> bool:
+        """Whether it is worth an answer now."""
+        return found.size >= self._min_bytes or found.failed
+
     def answer(self, found: Found) -> FetchResponse:
         """The response with what was found."""
         session = self._session
+        quotas = self._rooms.quotas
+        if quotas.active and not quotas.fetched(self._call, found.size):
+            return self._nothing_now()
         session.add_untold(found, self._rooms.partitions)
         topics: dict[str | bytes, FetchableTopicResponse] = {}
         if self._request.isolation_level == READ_COMMITTED:
@@ -130,6 +142,16 @@ class _Fetch:
         if session.id == NO_SESSION:
             session.end()
         return FetchResponse(session_id=session.id, responses=list(topics.values()))
+
+    def _nothing_now(self) -> FetchResponse:
+        """The client has to wait: it is told of nothing, and everything stays to be found. A session goes on, but one that
+        would have begun with this answer; the client asks for it again."""
+        session = self._session
+        if not self._incremental:
+            self._rooms.sessions.close(session.id)
+            session.end()
+            session.id = NO_SESSION
+        return FetchResponse(session_id=session.id, responses=[])
 
     def wait(self) -> Later:
         """Answer when the partitions have enough, one of them fails, or the time is over."""
@@ -153,7 +175,7 @@ class _Fetch:
         if self._later is None:
             return
         found = self.look()
-        if found.size >= self._request.min_bytes or found.failed:
+        if self.is_enough(found):
             if not self._incremental and len(found.answers) < len(self._session.interests):
                 found = self.look_at_all()
             self._finish(found)

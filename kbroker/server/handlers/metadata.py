@@ -118,7 +118,7 @@ def _why_missing(name: str) -> ErrorCode:
 async def _created_first(
     rooms: Rooms, call: Call, request: MetadataRequest, asked: list[MetadataRequestTopic], missing: list[str]
 ) -> MetadataResponse:
-    refused = await auto_create(rooms, missing)
+    refused = await auto_create(rooms, call, missing)
     answer = _Answer(rooms, call, request)
     return answer.of(answer.asked_for(asked, refused))
 

@@ -40,6 +40,10 @@ def handle_produce(
     acks = request.acks
     topics = request.topic_data
     produce = _Produce(rooms, request, with_ids=call.version >= FIRST_WITH_TOPIC_IDS)
+    if rooms.quotas.active:
+        rooms.quotas.produced(
+            call, sum(len(_view(data)) for topic in topics for data in topic.partition_data)
+        )
     if acks not in (ACKS_ALL, ACKS_NONE, ACKS_LEADER):
         produce.refuse_all(KafkaError(ErrorCode.INVALID_REQUIRED_ACKS))
     elif request.transactional_id is not None:

@@ -39,6 +39,7 @@ from kbroker.protocol.messages.topics import (
 )
 from kbroker.protocol.wire import ZERO_UUID
 from kbroker.server.handlers.shared import reason
+from kbroker.server.quotas import Mutations
 from kbroker.server.rooms import Call, Later, Rooms
 
 # The log of the cluster's state, in Kafka: no topic here, and nobody may make one of this name.
@@ -67,6 +68,7 @@ async def handle_create_topics(
     wanted = {topic.name: topic for topic in request.topics}
     outcome: dict[str, NewTopic | KafkaError] = {}
     too_many = _partitions_asked_for(rooms, request.topics) > PARTITIONS_PER_REQUEST_MAX
+    quota = rooms.quotas.mutations(call, strict=call.version >= 6)
     for name, topic in wanted.items():
         if too_many:
             outcome[name] = KafkaError(
@@ -76,7 +78,7 @@ async def handle_create_topics(
         elif counted[name] > 1:
             outcome[name] = KafkaError(ErrorCode.INVALID_REQUEST, "Duplicate topic name.")
         else:
-            outcome[name] = _checked(rooms, topic)
+            outcome[name] = _checked(rooms, topic, quota)
     refused = {} if request.validate_only else await _create(rooms, outcome.values())
     describe = _Described(rooms)
     return CreateTopicsResponse(
@@ -84,11 +86,14 @@ async def handle_create_topics(
     )
 
 
-async def auto_create(rooms: Rooms, names: Sequence[str]) -> dict[str, KafkaError]:
+async def auto_create(rooms: Rooms, call: Call, names: Sequence[str]) -> dict[str, KafkaError]:
     """Create topics of the broker's defaults, for a Metadata request that misses them. Those refused, and why."""
     limit = PARTITIONS_PER_REQUEST_MAX // rooms.settings.num_partitions
+    quota = rooms.quotas.mutations(call, strict=False)
     planned = {
-        name: _checked(rooms, CreatableTopic(name=name, num_partitions=DEFAULT, replication_factor=DEFAULT))
+        name: _checked(
+            rooms, CreatableTopic(name=name, num_partitions=DEFAULT, replication_factor=DEFAULT), quota
+        )
         for name in names[: max(limit, 1)]
     }
     refused = {name: plan for name, plan in planned.items() if isinstance(plan, KafkaError)}
@@ -117,7 +122,7 @@ def _partitions_asked_for(rooms: Rooms, topics: Iterable[CreatableTopic]) -> int
     )
 
 
-def _checked(rooms: Rooms, topic: CreatableTopic) -> NewTopic | KafkaError:
+def _checked(rooms: Rooms, topic: CreatableTopic, quota: Mutations) -> NewTopic | KafkaError:
     """The topic to propose, or why it is refused."""
     state = rooms.cluster.state
     try:
@@ -133,6 +138,7 @@ def _checked(rooms: Rooms, topic: CreatableTopic) -> NewTopic | KafkaError:
             if topic.assignments
             else _placed(rooms, topic.num_partitions, topic.replication_factor)
         )
+        quota.take(len(replicas))
     except KafkaError as error:
         return error
     return NewTopic(topic.name, new_uuid(rooms.random), replicas, configs)
@@ -277,11 +283,13 @@ async def handle_delete_topics(
     if not rooms.settings.delete_topic_enable:
         return DeleteTopicsResponse(responses=[_deletion_disabled(call, each) for each in asked])
     counted = Counter((each.name, each.topic_id) for each in asked)
-    found = {
+    found: dict[Named, Topic | KafkaError] = {
         key: _to_delete(rooms.cluster.state, each, times=counted[key])
         for key, each in {(each.name, each.topic_id): each for each in asked}.items()
     }
     _refuse_named_by_id(found)
+    quota = rooms.quotas.mutations(call, strict=call.version >= 5)
+    found = {key: _allowed(topic, quota) for key, topic in found.items()}
     topics = [topic for topic in found.values() if isinstance(topic, Topic)]
     refused: dict[UUID, KafkaError] = {}
     if topics:
@@ -323,6 +331,15 @@ def _to_delete(state: ClusterState, asked: DeleteTopicState, *, times: int) -> T
     return state.topics_by_id.get(UUID(bytes=asked.topic_id)) or KafkaError(ErrorCode.UNKNOWN_TOPIC_ID)
 
 
+def _allowed(topic: Topic | KafkaError, quota: Mutations) -> Topic | KafkaError:
+    if isinstance(topic, Topic):
+        try:
+            quota.take(len(topic.partitions))
+        except KafkaError as error:
+            return error
+    return topic
+
+
 def _refuse_named_by_id(found: dict[Named, Topic | KafkaError]) -> None:
     """A topic named by its name and, elsewhere in the request, by its id is named twice."""
     times = Counter(topic.id for topic in found.values() if isinstance(topic, Topic))
@@ -361,12 +378,14 @@ async def handle_create_partitions(
     counted = Counter(topic.name for topic in request.topics)
     outcome: dict[str, MorePartitions | KafkaError] = {}
     room = PARTITIONS_PER_REQUEST_MAX
+    quota = rooms.quotas.mutations(call, strict=call.version >= 3)
     for topic in request.topics:
         if counted[topic.name] > 1:
             outcome[topic.name] = KafkaError(ErrorCode.INVALID_REQUEST, "Duplicate topic name.")
             continue
         try:
             more = _grown(rooms, topic, room)
+            quota.take(len(more.replicas))
             room -= len(more.replicas)
             outcome[topic.name] = more
         except KafkaError as error:

@@ -13,6 +13,7 @@ from kbroker.protocol.messages import list_offsets as lo
 from kbroker.protocol.messages import metadata as md
 from kbroker.protocol.messages import offsets as of
 from kbroker.protocol.messages import producers as pr
+from kbroker.protocol.messages import quotas as qu
 from kbroker.protocol.messages import security as se
 from kbroker.protocol.messages import topics as tp
 from kbroker.server.dispatch import APIS
@@ -185,6 +186,21 @@ def describe_quorum(version):
         yield cl.DescribeQuorumRequest(topics=[cl.TopicData(topic_name=name, partitions=partitions)])
 
 
+def describe_client_quotas(version):
+    for kind, match in ((0, "anne"), (1, None), (2, None), (7, None)):
+        component = qu.ComponentData(entity_type="user", match_type=kind, match=match)
+        yield qu.DescribeClientQuotasRequest(components=[component], strict=True)
+
+
+def alter_client_quotas(version):
+    for kind, name in (("user", "anne"), ("ip", "nowhere")):
+        entry = qu.AlterClientQuotasEntryData(
+            entity=[qu.EntityData(entity_type=kind, entity_name=name)],
+            ops=[qu.OpData(key="producer_byte_rate", value=1e6), qu.OpData(key="other", remove=True)],
+        )
+        yield qu.AlterClientQuotasRequest(entries=[entry])
+
+
 def update_features(version):
     for level in (30, 29):
         update = cl.FeatureUpdateKey(feature="metadata.version", max_version_level=level)
@@ -222,6 +238,8 @@ REQUESTS_OF = {
     43: elect_leaders,
     44: incremental_alter_configs,
     46: list_partition_reassignments,
+    48: describe_client_quotas,
+    49: alter_client_quotas,
     50: describe_user_scram_credentials,
     55: describe_quorum,
     57: update_features,
