@@ -27,6 +27,7 @@ from kbroker.cluster.local import LocalLog
 from kbroker.cluster.state import Change
 from kbroker.config import ResourceType, Settings
 from kbroker.errors import StartError
+from kbroker.groups.coordinator import GroupCoordinator
 from kbroker.model import Endpoint, TopicPartition, uuid_text
 from kbroker.net.buffers import OWN_LIMIT_MIN, Budget, Buffers, own_limit
 from kbroker.net.loop import LoopClock, new_loop
@@ -131,6 +132,7 @@ class Node:
         self._directory_id: UUID
         self.cluster: LocalLog
         self.partitions: Replicas
+        self.groups: GroupCoordinator
         self.rooms: Rooms
         self._upkeep: Upkeep
 
@@ -155,6 +157,15 @@ class Node:
                 turn=self._turn,
                 clock=self._clock,
             )
+            self.groups = GroupCoordinator(
+                settings=settings,
+                state=self.cluster.state,
+                partitions=self.partitions,
+                turn=self._turn,
+                clock=self._clock,
+                threads=self._threads,
+                random=self._random,
+            )
             self.cluster.on_change(self._changed)
             adopted = await self._adopt(stored)
             self._take_dynamic_configs()
@@ -175,6 +186,7 @@ class Node:
             settings=settings,
             cluster=self.cluster,
             partitions=self.partitions,
+            groups=self.groups,
             directory=self.directory,
             clock=self._clock,
             random=self._random,
@@ -190,6 +202,7 @@ class Node:
         self._upkeep = Upkeep(self.partitions, self.directory, settings=settings, clock=self._clock)
         self._upkeep.start()
         self._serve(bound)
+        self.groups.start()
 
     # -- parts of a start
 
@@ -358,6 +371,7 @@ class Node:
         if change.quotas_changed:
             self._follow_quotas()
         self.partitions.apply(change)
+        self.groups.apply(change)
 
     def _follow_quotas(self) -> None:
         self.quotas.load(self.cluster.state.quotas)
@@ -405,6 +419,8 @@ class Node:
         if len(self.connections) and any(True for _ in self._tasks):
             await asyncio.wait(set(self._tasks), timeout=GOODBYE_SECONDS)
         await self._answer_what_is_written()
+        self.groups.stop()
+        self._turn.run()
         self.connections.close_all()
         self.partitions.stop()
         for task in list(self._tasks):
@@ -436,6 +452,7 @@ class Node:
         self._close_listeners()
         self._upkeep.stop()
         self.connections.close_all()
+        self.groups.stop()
         for task in list(self._tasks):
             task.cancel()
         self.cluster.close()  # its file only: what was proposed and not written is refused

@@ -198,8 +198,7 @@ def _read_group(key: bytes, value: bytes | None) -> GroupEntry:
             member.group_instance_id,
             member.client_id,
             member.client_host,
-            # before version 1 it was the session's
-            member.session_timeout if member.rebalance_timeout < 0 else member.rebalance_timeout,
+            member.rebalance_timeout,  # -1 before version 1: the session's
             member.session_timeout,
             member.subscription,
             member.assignment,

@@ -373,6 +373,23 @@ def build_batch(
     return _seal(base_offset, epoch, covered + (compression.compress(codec, body) if records else b""))
 
 
+def seal_records(body: bytes, count: int, timestamp: int, codec: int = compression.NONE) -> bytearray:
+    """A batch around `count` encoded records, all of one time and with offset deltas from 0 on; to be stamped."""
+    covered = _CRC_PART.pack(
+        codec,
+        count - 1,
+        timestamp,
+        timestamp,
+        NO_PRODUCER_ID,
+        NO_PRODUCER_EPOCH,
+        NO_SEQUENCE,
+        count,
+    )
+    return bytearray(
+        _seal(0, -1, covered + (body if codec == compression.NONE else compression.compress(codec, body)))
+    )
+
+
 def recompress(
     batch: RecordBatch,
     codec: int,

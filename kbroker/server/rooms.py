@@ -11,6 +11,7 @@ from kbroker.net.slots import Slot
 if TYPE_CHECKING:
     from kbroker.cluster.log import ReplicatedLog
     from kbroker.config import Settings
+    from kbroker.groups.coordinator import GroupCoordinator
     from kbroker.model import BrokerId
     from kbroker.replication.replicas import Replicas
     from kbroker.seams import Clock, Random
@@ -30,6 +31,7 @@ class Rooms:
     settings: Settings
     cluster: ReplicatedLog
     partitions: Replicas
+    groups: GroupCoordinator
     directory: LogDirectory
     clock: Clock
     random: Random

@@ -1,0 +1,477 @@
+"""The groups of one partition of `__consumer_offsets`: read from it, changed by events, written back to it.
+
+The state machine behind a `Shard`. Offsets count, and are seen, once they are committed, in the order of the log; a
+group object moves at once and learns by `Written` what became of what it wrote. Knows no other partition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from math import inf
+from typing import Any, NamedTuple
+
+from kbroker.errors import ErrorCode, KafkaError
+from kbroker.groups.alarms import Alarms
+from kbroker.groups.classic import ClassicGroup
+from kbroker.groups.events import (
+    Answer,
+    Beat,
+    Beaten,
+    Commit,
+    Committed,
+    Effect,
+    Event,
+    ForgetOffsets,
+    Forgotten,
+    GroupRecord,
+    Join,
+    Joined,
+    Leave,
+    Left,
+    Now,
+    Offset,
+    Reply,
+    Sync,
+    Synced,
+    Tick,
+    Write,
+    Written,
+)
+from kbroker.groups.limits import GroupLimits
+from kbroker.groups.offsets import Keeper, Offsets, Where, expired, is_subscribed
+from kbroker.groups.records import (
+    Entry,
+    OffsetEntry,
+    OffsetKeys,
+    Record,
+    Unreadable,
+    group_key,
+    group_value,
+    offset_value,
+    read_record,
+)
+from kbroker.observe import logs
+from kbroker.protocol.wire import ZERO_UUID
+from kbroker.replication.partition import Partition
+from kbroker.replication.shard import Shard, State
+from kbroker.seams import Clock, Threads
+from kbroker.turn import Turn
+
+log = logs.get_logger("groups")
+
+# What clients are told when something could not be written. Other errors as they are.
+_TOLD = {
+    ErrorCode.UNKNOWN_TOPIC_OR_PARTITION: ErrorCode.COORDINATOR_NOT_AVAILABLE,
+    ErrorCode.NOT_ENOUGH_REPLICAS: ErrorCode.COORDINATOR_NOT_AVAILABLE,
+    ErrorCode.REQUEST_TIMED_OUT: ErrorCode.COORDINATOR_NOT_AVAILABLE,
+    ErrorCode.NOT_LEADER_OR_FOLLOWER: ErrorCode.NOT_COORDINATOR,
+    ErrorCode.KAFKA_STORAGE_ERROR: ErrorCode.NOT_COORDINATOR,
+    ErrorCode.MESSAGE_TOO_LARGE: ErrorCode.UNKNOWN_SERVER_ERROR,
+}
+
+_COMMITTED = Committed(ErrorCode.NONE)
+
+CommittedOffsets = tuple[tuple[str, int, Offset], ...]
+
+
+class Parts(NamedTuple):
+    """What all ledgers of a broker share."""
+
+    turn: Turn
+    threads: Threads
+    clock: Clock
+    alarms: Alarms
+    limits: GroupLimits
+    new_member_id: Callable[[str], str]
+    commit_timeout_ms: Callable[[], int]
+    codec: int
+    is_topic: Callable[[bytes], bool]  # there is a topic of this id
+
+
+class Hosted:
+    """A group, its offsets, and what of it is on its way to the log."""
+
+    __slots__ = ("armed_at", "gone", "group", "in_log", "ledger", "offsets", "under_way")
+
+    def __init__(self, ledger: Ledger, group: ClassicGroup, offsets: Offsets, *, in_log: bool) -> None:
+        self.ledger = ledger
+        self.group = group
+        self.offsets = offsets
+        self.in_log = in_log  # something of it may be
+        self.gone = False
+        self.armed_at = inf
+        self.under_way: list[CommittedOffsets] | None = None  # commits that are written and not yet committed
+
+    def where(self, wanted: Callable[[str], bool]) -> list[Where]:
+        """Partitions of wanted topics that the log may hold an offset for."""
+        found = dict.fromkeys(each for each in self.offsets.where() if wanted(each[0]))
+        for offsets in self.under_way or ():
+            found.update(dict.fromkeys((topic, at) for topic, at, _ in offsets if wanted(topic)))
+        return list(found)
+
+
+class _Found:
+    """A group while the log is read."""
+
+    __slots__ = ("offsets", "record")
+
+    def __init__(self) -> None:
+        self.record: GroupRecord | None = None
+        self.offsets = Offsets()
+
+
+class Ledger:
+    """The groups that one partition holds."""
+
+    def __init__(self, partition: Partition, parts: Parts) -> None:
+        self.groups: dict[str, Hosted] = {}
+        self.epoch = partition.leader_epoch
+        self._parts = parts
+        self._clock = parts.clock
+        self._found: dict[str, _Found] = {}
+        self._unreadable: dict[str, int] = {}  # why -> how many
+        self._deleted: set[str] = set()  # topics that were deleted while the log was read
+        self.shard = Shard(
+            partition,
+            self,
+            turn=parts.turn,
+            threads=parts.threads,
+            clock=parts.clock,
+            timeout_ms=parts.commit_timeout_ms,
+            codec=parts.codec,
+        )
+
+    @property
+    def error(self) -> ErrorCode:
+        """Why nobody is served; NONE: they are."""
+        state = self.shard.state
+        if state is State.SERVING:
+            return ErrorCode.NONE
+        loading = state is State.LOADING
+        return ErrorCode.COORDINATOR_LOAD_IN_PROGRESS if loading else ErrorCode.NOT_COORDINATOR
+
+    def end(self) -> None:
+        """Serve no more; whoever waits is told to look for the coordinator again."""
+        self.shard.end()
+        self.reset()
+
+    def now(self) -> Now:
+        """The time of an event."""
+        clock = self._clock
+        return Now(clock.monotonic(), clock.wall_ms())
+
+    # -- loading: the shard's side
+
+    def decode(self, key: bytes | None, value: bytes | None) -> Entry:
+        """In a thread."""
+        return read_record(key, value)
+
+    def reset(self) -> None:
+        """Forget all groups; their members must find them again."""
+        groups, self.groups = self.groups, {}
+        self._found = {}
+        self._unreadable = {}
+        for hosted in groups.values():
+            hosted.gone = True
+            self._parts.alarms.cancel(hosted)
+            for effect in hosted.group.close(ErrorCode.NOT_COORDINATOR, self.now()):
+                if isinstance(effect, Reply):
+                    _reply(effect.to, effect.answer)
+
+    def apply(self, said: Entry) -> None:
+        """The next record of the log."""
+        if isinstance(said, Unreadable):
+            self._unreadable[said.why] = self._unreadable.get(said.why, 0) + 1
+            return
+        found = self._found.get(said.group_id)
+        if found is None:
+            found = self._found[said.group_id] = _Found()
+        if isinstance(said, OffsetEntry):
+            if said.offset is None:
+                found.offsets.forget(said.topic, said.partition)
+            else:
+                found.offsets.put(said.topic, said.partition, said.offset)
+        else:
+            found.record = said.record
+        if found.record is None and not found.offsets:
+            del self._found[said.group_id]
+
+    def finish(self) -> Iterator[None]:
+        """Groups come to life: sessions of members begin anew."""
+        for why, count in self._unreadable.items():
+            log.warning("records left out", partition=str(self.shard.tp), why=why, count=count)
+        self._unreadable = {}
+        while self._found:
+            group_id, found = self._found.popitem()
+            hosted = Hosted(self, self._alive(group_id, found.record), found.offsets, in_log=True)
+            self.groups[group_id] = hosted
+            self._arm(hosted)
+            yield
+
+    def loaded(self) -> None:
+        """Offsets of topics that were deleted go: the deletion may not have come so far."""
+        deleted, self._deleted = self._deleted, set()
+        for hosted in list(self.groups.values()):
+            stale = {
+                name
+                for name, topic_id in hosted.offsets.topics()
+                if (name in deleted if topic_id == ZERO_UUID else not self._parts.is_topic(topic_id))
+            }
+            if stale:
+                self._bury(hosted, hosted.where(stale.__contains__))
+
+    def failed(self, error: KafkaError) -> None:
+        """The shard has said it in the log."""
+        self.reset()
+
+    def _alive(self, group_id: str, record: GroupRecord | None) -> ClassicGroup:
+        parts = self._parts
+        if record is None:
+            return ClassicGroup(
+                group_id, limits=parts.limits, new_member_id=parts.new_member_id, now=self.now()
+            )
+        return ClassicGroup.restore(
+            group_id, record, limits=parts.limits, new_member_id=parts.new_member_id, now=self.now()
+        )
+
+    # -- members
+
+    def event(self, group_id: str, event: Join | Sync | Beat | Leave) -> None:
+        """Something that a member wants."""
+        hosted = self.groups.get(group_id)
+        if hosted is None:
+            if type(event) is not Join or event.member_id:
+                return _reply(event.to, unknown_group(event))
+            hosted = self._create(group_id)
+        self._handle(hosted, event)
+        self._drop_if_nothing(hosted)
+
+    def tick(self, hosted: Hosted) -> None:
+        """Its alarm has rung."""
+        if not hosted.gone:
+            self._handle(hosted, Tick())
+            self._drop_if_nothing(hosted)
+
+    def _create(self, group_id: str) -> Hosted:
+        hosted = Hosted(self, self._alive(group_id, None), Offsets(), in_log=False)
+        self.groups[group_id] = hosted
+        return hosted
+
+    def _drop_if_nothing(self, hosted: Hosted) -> None:
+        """A group that nobody joined after all, and of which nothing was written, leaves no trace."""
+        if not hosted.in_log and hosted.group.is_empty:
+            hosted.gone = True
+            self._parts.alarms.cancel(hosted)
+            del self.groups[hosted.group.group_id]
+
+    def _handle(self, hosted: Hosted, event: Event) -> None:
+        effects = hosted.group.handle(event, self.now())
+        for effect in effects:
+            self._perform(hosted, effect)
+        self._arm(hosted)
+
+    def _perform(self, hosted: Hosted, effect: Effect) -> None:
+        if isinstance(effect, Reply):
+            return _reply(effect.to, effect.answer)
+        self._write(hosted, effect)
+
+    def _write(self, hosted: Hosted, write: Write) -> None:
+        hosted.in_log = True
+        record = (group_key(hosted.group.group_id), group_value(write.record))
+        self.shard.append([record], partial(self._written, hosted, write.token), _nothing)
+
+    def _written(self, hosted: Hosted, token: int, error: ErrorCode) -> None:
+        if not hosted.gone:
+            self._handle(hosted, Written(token, error))
+
+    def _arm(self, hosted: Hosted) -> None:
+        alarm_at = hosted.group.alarm_at
+        if alarm_at < hosted.armed_at:
+            self._parts.alarms.set(hosted, alarm_at)
+
+    # -- offsets
+
+    def commit(self, group_id: str, commit: Commit) -> None:
+        """Keep offsets. A group that nobody knows is made, for consumers that assign their partitions themselves."""
+        hosted = self.groups.get(group_id)
+        if hosted is None:
+            if commit.generation >= 0:
+                return _reply(commit.to, Committed(ErrorCode.ILLEGAL_GENERATION))
+            hosted = self._create(group_id)
+        error = hosted.group.check_commit(commit, self.now())
+        offsets = commit.offsets
+        if error or not offsets:
+            _reply(commit.to, Committed(error))
+            return self._drop_if_nothing(hosted)
+        hosted.in_log = True
+        if hosted.under_way is None:
+            hosted.under_way = []
+        hosted.under_way.append(offsets)
+        key = OffsetKeys(group_id).key
+        self.shard.append(
+            [(key(topic, partition), offset_value(offset)) for topic, partition, offset in offsets],
+            partial(self._committed, hosted, commit.to, offsets),
+            partial(self._keep, hosted, offsets),
+        )
+
+    def _keep(self, hosted: Hosted, offsets: CommittedOffsets) -> None:
+        put = hosted.offsets.put
+        for topic, partition, offset in offsets:
+            put(topic, partition, offset)
+        self._arrived(hosted, offsets)
+
+    def _committed(self, hosted: Hosted, to: Any, offsets: CommittedOffsets, error: ErrorCode) -> None:
+        if not error:
+            return _reply(to, _COMMITTED)
+        if error != ErrorCode.REQUEST_TIMED_OUT:  # that one is still on its way
+            self._arrived(hosted, offsets)
+        _reply(to, Committed(told(error)))
+
+    def _arrived(self, hosted: Hosted, offsets: CommittedOffsets) -> None:
+        left = [each for each in hosted.under_way or () if each is not offsets]
+        hosted.under_way = left or None
+
+    def forget(self, group_id: str, what: ForgetOffsets) -> None:
+        """Forget offsets of partitions that no member reads."""
+        hosted = self.groups.get(group_id)
+        if hosted is None or hosted.group.state == "Dead":
+            return _reply(what.to, Forgotten(ErrorCode.GROUP_ID_NOT_FOUND))
+        group = hosted.group
+        if group.deletable() and group.protocol_type != "consumer":
+            return _reply(what.to, Forgotten(ErrorCode.NON_EMPTY_GROUP))
+        read = {topic: is_subscribed(_keeper(group), topic) for topic, _ in what.partitions}
+        answers = tuple(
+            ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC if read[topic] else ErrorCode.NONE
+            for topic, _ in what.partitions
+        )
+        there = set(hosted.where(lambda topic: not read.get(topic, True)))
+        wanted = [each for each in what.partitions if each in there]
+        if not wanted:
+            return _reply(what.to, Forgotten(ErrorCode.NONE, answers))
+
+        def done(error: ErrorCode) -> None:
+            _reply(what.to, Forgotten(told(error), () if error else answers))
+
+        self._bury(hosted, wanted, done)
+
+    def _bury(
+        self, hosted: Hosted, where: Iterable[Where], done: Callable[[ErrorCode], None] | None = None
+    ) -> None:
+        """Tombstones for offsets; they go when these are committed."""
+        where = list(where)
+        key = OffsetKeys(hosted.group.group_id).key
+
+        def committed() -> None:
+            for topic, partition in where:
+                hosted.offsets.forget(topic, partition)
+
+        records: list[Record] = [(key(topic, partition), None) for topic, partition in where]
+        self.shard.append(records, done or _unanswered, committed)
+
+    def topics_deleted(self, names: frozenset[str]) -> None:
+        """Nobody will ask for offsets of topics that are gone, and one made anew begins at 0."""
+        if self.shard.state is State.LOADING:
+            self._deleted |= names
+            return
+        for hosted in list(self.groups.values()):
+            if hosted.under_way is not None or any(name in names for name, _ in hosted.offsets.topics()):
+                where = hosted.where(names.__contains__)
+                if where:
+                    self._bury(hosted, where)
+
+    # -- whole groups
+
+    def delete(self, group_id: str, done: Callable[[ErrorCode], None]) -> None:
+        """Delete a group without members."""
+        hosted = self.groups.get(group_id)
+        if hosted is None or hosted.group.state == "Dead":
+            return done(ErrorCode.GROUP_ID_NOT_FOUND)
+        error = hosted.group.deletable()
+        if error:
+            return done(error)
+        self._remove(hosted, done)
+
+    def _remove(self, hosted: Hosted, done: Callable[[ErrorCode], None]) -> None:
+        """It goes at once, so that who comes next finds a new group; it is back if that cannot be written down."""
+        group_id = hosted.group.group_id
+        key = OffsetKeys(group_id).key
+        records: list[Record] = [(key(topic, at), None) for topic, at in hosted.where(lambda _: True)]
+        records.append((group_key(group_id), None))
+        hosted.gone = True
+        self._parts.alarms.cancel(hosted)
+        del self.groups[group_id]
+
+        def removed(error: ErrorCode) -> None:
+            if error and error != ErrorCode.REQUEST_TIMED_OUT and self.shard.state is State.SERVING:
+                self._put_back(hosted)
+            done(told(error))
+
+        self.shard.append(records, removed, _nothing)
+
+    def _put_back(self, hosted: Hosted) -> None:
+        other = self.groups.get(hosted.group.group_id)
+        if other is None:
+            hosted.gone = False
+            self.groups[hosted.group.group_id] = hosted
+            return self._arm(hosted)
+        for topic, partition, offset in hosted.offsets.all():
+            if other.offsets.get(topic, partition) is None:
+                other.offsets.put(topic, partition, offset)
+
+    def expire(self, hosted: Hosted, retention_ms: int) -> None:
+        """Let old offsets of a group go, and the group when it has neither offsets nor members."""
+        if hosted.gone or self.shard.state is not State.SERVING or hosted.under_way is not None:
+            return
+        old = expired(hosted.offsets, _keeper(hosted.group), self._clock.wall_ms(), retention_ms)
+        if len(old) == len(hosted.offsets) and hosted.group.is_empty:
+            return self._remove(hosted, _unanswered)
+        if old:
+            self._bury(hosted, old)
+
+
+def _keeper(group: ClassicGroup) -> Keeper:
+    return group
+
+
+def _reply(to: Callable[[Answer], None], answer: Answer) -> None:
+    try:
+        to(answer)
+    except Exception as error:  # a door: one who cannot hear must not keep the others from being told
+        log.exception("whoever asked failed to hear the answer", error, answer=type(answer).__name__)
+
+
+def _nothing() -> None:
+    """Nothing is left to be done when it is committed."""
+
+
+def _unanswered(error: ErrorCode) -> None:
+    if error:
+        log.warning("not written down; the next round tries again", error=error.name)
+
+
+def told(error: ErrorCode) -> ErrorCode:
+    """What a client is told of a write that failed."""
+    return _TOLD.get(error, error)
+
+
+def refusal(event: Join | Sync | Beat | Leave, error: ErrorCode) -> Answer:
+    """The answer that says `error`."""
+    match event:
+        case Join():
+            return Joined(error, event.member_id)
+        case Sync():
+            return Synced(error)
+        case Beat():
+            return Beaten(error)
+        case Leave():
+            return Left(error)
+
+
+def unknown_group(event: Join | Sync | Beat | Leave) -> Answer:
+    """The answer where there is no such group: none of these members is known."""
+    unknown = ErrorCode.UNKNOWN_MEMBER_ID
+    if isinstance(event, Leave):
+        members = tuple((each.member_id, each.instance_id, unknown) for each in event.members)
+        return Left(ErrorCode.NONE, members)
+    return refusal(event, unknown)
