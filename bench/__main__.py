@@ -14,9 +14,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import cases, machine, report
+from bench import common, machine, report
 from bench.brokers import ROOT, alive, make_certificate
-from bench.cases import FRESH, KBROKER_ONLY, LOADED, Bench
+from bench.cases import FRESH, KBROKER_ONLY, LOADED
+from bench.common import Bench
 from tools import kafka
 
 # Others' share of the machine from which on the figures are not to be trusted.
@@ -65,7 +66,7 @@ def main(argv: list[str]) -> int:
         print(f"{time.monotonic() - began:6.0f} s  {line}", flush=True)
 
     asked.data.mkdir(parents=True, exist_ok=True)
-    machine.allow_many_files(2 * cases.CONNECTIONS + 1_000)
+    machine.allow_many_files(2 * common.CONNECTIONS + 1_000)
     if "kafka" in peers:
         kafka.install()
     facts = machine.facts()
@@ -116,10 +117,10 @@ def run_peer(bench: Bench, name: str, asked: argparse.Namespace) -> list[str]:
 
 def run_loaded(bench: Bench, name: str, wanted: list[str], asked: argparse.Namespace, attempt) -> None:  # type: ignore[no-untyped-def]
     tls = any(case.startswith("tls") for case in wanted)
-    with cases.running(bench.new_peer(name, tls=tls)) as peer:
+    with common.running(bench.new_peer(name, tls=tls)) as peer:
         seconds = asked.warm_kafka if name == "kafka" else asked.warm_kbroker
         bench.say(f"{name}: warming, {seconds:g} s")
-        cases.warm(peer, seconds, tls=tls)
+        common.warm(peer, seconds, tls=tls)
         others = machine.Others(peer.pid)
         for case in wanted:
             attempt(case, LOADED[case], peer)
