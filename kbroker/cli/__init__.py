@@ -27,6 +27,8 @@ class Verb(NamedTuple):
 VERBS = {
     "start": Verb("kbroker.cli.start", "start", "Start a broker and serve until SIGTERM or Ctrl-C."),
     "topic": Verb("kbroker.cli.topic", "topic", "Create, list, describe, delete and alter topics."),
+    "produce": Verb("kbroker.cli.produce", "produce", "Send each line of stdin as a record."),
+    "consume": Verb("kbroker.cli.consume", "consume", "Print the records of a topic, and those that come."),
     "completion": Verb(
         "kbroker.cli.completion",
         "completion",

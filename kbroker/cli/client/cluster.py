@@ -125,9 +125,7 @@ class Cluster:
         if node < 0:
             count = self._partitions.get(topic, 0)
             if partition >= count:
-                raise ClientError(
-                    f"topic {topic} has {count} partitions, so there is no partition {partition}"
-                )
+                raise ClientError(f"topic {topic} has no partition {partition}: it has {count}")
             raise KafkaError(
                 ErrorCode.LEADER_NOT_AVAILABLE, f"partition {partition} of {topic} has no leader now"
             )
