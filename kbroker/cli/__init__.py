@@ -29,6 +29,12 @@ VERBS = {
     "topic": Verb("kbroker.cli.topic", "topic", "Create, list, describe, delete and alter topics."),
     "produce": Verb("kbroker.cli.produce", "produce", "Send each line of stdin as a record."),
     "consume": Verb("kbroker.cli.consume", "consume", "Print the records of a topic, and those that come."),
+    "group": Verb(
+        "kbroker.cli.group",
+        "group",
+        "List and describe groups with their lag, move their offsets, delete them.",
+    ),
+    "config": Verb("kbroker.cli.config", "config", "Show and change configs of topics and brokers."),
     "completion": Verb(
         "kbroker.cli.completion",
         "completion",
