@@ -33,6 +33,7 @@ from kbroker.net.buffers import OWN_LIMIT_MIN, Budget, Buffers, own_limit
 from kbroker.net.loop import LoopClock, new_loop
 from kbroker.net.threads import LoopThreads
 from kbroker.observe import logs
+from kbroker.replication.cleaner import Cleaner
 from kbroker.replication.replicas import Replicas
 from kbroker.replication.upkeep import Upkeep
 from kbroker.seams import Clock, Disk, Net, Random, Threads
@@ -86,6 +87,7 @@ class Node:
         random: Random,
         request_bytes_max: int = OWN_LIMIT_MIN,  # where `queued.max.request.bytes` leaves it to us
         sockets_max: int | None = None,  # connections that the process's descriptors allow
+        compact_in_process: bool = False,  # logs are compacted by processes of their own, not by threads of this one
     ) -> None:
         self.settings = settings
         self.endpoints: tuple[Endpoint, ...] = ()  # where it listens, with real ports; known after `start`
@@ -135,6 +137,8 @@ class Node:
         self.groups: GroupCoordinator
         self.rooms: Rooms
         self._upkeep: Upkeep
+        self._cleaner: Cleaner
+        self._compact_in_process = compact_in_process
 
     async def start(self) -> None:
         """Bind, open the disk, recover, register, serve. StartError says what to do where that cannot be."""
@@ -201,6 +205,15 @@ class Node:
         )
         self._upkeep = Upkeep(self.partitions, self.directory, settings=settings, clock=self._clock)
         self._upkeep.start()
+        self._cleaner = Cleaner(
+            self.partitions,
+            self.directory,
+            settings=settings,
+            clock=self._clock,
+            threads=self._threads,
+            in_process=self._compact_in_process,
+        )
+        self._cleaner.start()
         self._serve(bound)
         self.groups.start()
 
@@ -416,6 +429,7 @@ class Node:
         """Serve no more; everything is flushed and marked clean. What is being answered may leave first."""
         self._close_listeners()
         self._upkeep.stop()
+        self._cleaner.stop()
         if len(self.connections) and any(True for _ in self._tasks):
             await asyncio.wait(set(self._tasks), timeout=GOODBYE_SECONDS)
         await self._answer_what_is_written()
@@ -451,6 +465,7 @@ class Node:
         """As if the process were killed: sockets close, nothing is flushed or marked. For tests of what survives."""
         self._close_listeners()
         self._upkeep.stop()
+        self._cleaner.stop()
         self.connections.close_all()
         self.groups.stop()
         for task in list(self._tasks):
@@ -508,6 +523,7 @@ def run(settings: Settings, on_ready: Callable[[str], None]) -> None:
             random=SystemRandom(),
             request_bytes_max=own_limit(memory_bytes(disk)),
             sockets_max=sockets_of(descriptors, open_files),
+            compact_in_process=True,
         )
         stopping = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # as Java's Kafka

@@ -252,6 +252,25 @@ class BrokerOptions:
         "log.local.retention.bytes", LONG, -2, at_least=-2, dynamic=CLUSTER_WIDE,
         doc="Part of tiered storage. Has no effect here.",
     )  # fmt: skip
+    log_cleaner_enable: bool = option(
+        "log.cleaner.enable", BOOLEAN, True, doc="Whether logs are compacted at all."
+    )
+    log_cleaner_threads: int = option(
+        "log.cleaner.threads", INT, 1, at_least=0, dynamic=CLUSTER_WIDE,
+        doc="Logs that are compacted at the same time, each by a process of its own.",
+    )  # fmt: skip
+    log_cleaner_backoff_ms: int = option(
+        "log.cleaner.backoff.ms", LONG, 15_000, at_least=0, dynamic=CLUSTER_WIDE,
+        doc="Time between two looks for logs that should be compacted.",
+    )  # fmt: skip
+    log_cleaner_dedupe_buffer_size: int = option(
+        "log.cleaner.dedupe.buffer.size", LONG, 128 << 20, dynamic=CLUSTER_WIDE,
+        doc="Memory for the keys of the logs that are being compacted; one with more of them takes several rounds.",
+    )  # fmt: skip
+    log_cleaner_io_max_bytes_per_second: float = option(
+        "log.cleaner.io.max.bytes.per.second", DOUBLE, 1.7976931348623157e308, dynamic=CLUSTER_WIDE,
+        doc="Bytes that compaction may read and write per second, over all its processes.",
+    )  # fmt: skip
     log_cleaner_delete_retention_ms: int = option(
         "log.cleaner.delete.retention.ms", LONG, 24 * HOUR_MS, at_least=0, dynamic=CLUSTER_WIDE,
         doc="How long a compacted topic keeps the tombstone of a deleted key.",

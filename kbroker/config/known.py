@@ -202,13 +202,8 @@ group.streams.initial.rebalance.delay.ms|int|3000|0..
 group.streams.assignment.interval.ms|int|1000|0..|c
 group.streams.min.assignment.interval.ms|int|0|0..
 group.streams.max.assignment.interval.ms|int|15000|0..
-log.cleaner.threads|int|1|0..|c
-log.cleaner.io.max.bytes.per.second|double|1.7976931348623157E308||c
-log.cleaner.dedupe.buffer.size|long|134217728||c
 log.cleaner.io.buffer.size|int|524288|0..|c
 log.cleaner.io.buffer.load.factor|double|0.9||c
-log.cleaner.backoff.ms|long|15000|0..|c
-log.cleaner.enable|boolean|true
 cordoned.log.dirs|list|||b
 create.topic.policy.class.name|class|null
 alter.config.policy.class.name|class|null

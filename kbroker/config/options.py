@@ -203,6 +203,8 @@ class Option:
             return "true" if value else "false"
         if isinstance(value, (tuple, list)):
             return ",".join(value)
+        if isinstance(value, float):
+            return str(value).upper().replace("E+", "E")  # as Java writes them
         return str(value)
 
     def _typed(self, text: str) -> Any:

@@ -408,6 +408,15 @@ def recompress(
     return _seal(batch.base_offset, batch.epoch, bytes(covered))
 
 
+def with_records(
+    batch: RecordBatch, body: bytes, *, count: int, attributes: int, base_timestamp: int, max_timestamp: int
+) -> bytes:
+    """The same batch with other records (compressed, if `attributes` say so): offsets, epoch and sequences stay."""
+    fields = (attributes, batch.last_offset_delta, base_timestamp, max_timestamp)
+    producer = (batch.producer_id, batch.producer_epoch, batch.base_sequence)
+    return _seal(batch.base_offset, batch.epoch, _CRC_PART.pack(*fields, *producer, count) + body)
+
+
 def _seal(base_offset: int, epoch: int, covered: bytes) -> bytes:
     """What stands before the bytes that the CRC covers, and these."""
     length = len(covered) + CRC_START - LOG_OVERHEAD

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from kbroker.observe import logs
-from kbroker.storage import flushing, rolling, scan, trimming
+from kbroker.storage import flushing, rolling, scan, swapping, trimming
 from kbroker.storage.epochs import EpochCache
 from kbroker.storage.producers import ProducerStates
 
@@ -56,6 +56,7 @@ def truncate_to(log: PartitionLog, offset: int) -> int:
         restart_at(log, offset)
         return log.end
     try:
+        swapping.settle(log)
         active = log._active or rolling.activate(log)
         assert active is not None
         log._write_tail(active)
@@ -77,8 +78,10 @@ def truncate_to(log: PartitionLog, offset: int) -> int:
 def restart_at(log: PartitionLog, offset: int) -> None:
     """Drop everything and begin anew at `offset`: what a follower does whose leader's log starts beyond its own."""
     try:
+        swapping.settle(log)
         log._tail = []
         log.directory.points.lower(log.tp, min(offset, log.start))
+        log.directory.cleaned.lower(log.tp, min(offset, log.start))
         log.snapshots.truncate_to(-1)
         _drop_from(log, 0)
         log._producers, log._epochs = ProducerStates(), EpochCache([])
@@ -98,6 +101,7 @@ def _cut(log: PartitionLog, last: Segment, end: int, position: int) -> None:
     segments, directory = log.segments, log.directory
     # before anything is taken out: until the new end is on the disk, recovery must look at it
     directory.points.lower(log.tp, end)
+    directory.cleaned.lower(log.tp, end)
     log.snapshots.truncate_to(end)
     _drop_from(log, segments.index(last) + 1)
     if position < last.size:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from kbroker.seams import Clock, Disk, Lock, NotOpened, Random, Threads
 from kbroker.storage import opening, recovery
 from kbroker.storage.checkpointer import Checkpointer
 from kbroker.storage.checkpoints import EPOCHS_FILE, read_epochs, read_partition_metadata, replace_file
+from kbroker.storage.cleaner_points import CleanerPoints
 from kbroker.storage.flusher import Flusher
 from kbroker.storage.identity import Identity, claim
 from kbroker.storage.indexes import Indexes
@@ -28,6 +29,7 @@ from kbroker.turn import Turn
 
 if TYPE_CHECKING:
     from kbroker.config import TopicConfig
+    from kbroker.storage.segment import Segment
 
 log = logs.get_logger("storage")
 
@@ -88,6 +90,7 @@ class LogDirectory:
         self.indexes = Indexes()
         self.flusher = Flusher(turn, threads, self.fsync_failed, self._flush_later)
         self.points = Checkpointer(self)
+        self.cleaned = CleanerPoints(self)
         self.failed: DiskFailed | None = None  # a write or fsync failed: no more writes until the next start
         self.refusing = False  # failed, or full
         self._full_checked = 0.0
@@ -212,6 +215,7 @@ class LogDirectory:
             start=start,
             fsync=self.fsync,
             rewrite=self._rewrite,
+            gaps=opened.config.compacted or opened.tp in self.cleaned.offsets,
         )
         self._found(opened, found, start, point)
 
@@ -292,6 +296,7 @@ class LogDirectory:
             gone.broken = KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"{tp} was deleted")
             delay_ms = gone.config.file_delete_delay_ms
         self.points.forget(tp)
+        self.cleaned.forget(tp)
         self._unchecked.done(tp)
         self._lost.discard(tp)
         if self.disk.exists(f"{self.path}/{tp}"):
@@ -316,11 +321,15 @@ class LogDirectory:
             return
         self.threads.run(partial(_remove_tree, self.disk, f"{self.path}/{name}"), partial(_removed, name))
 
-    def remove_later(self, paths: list[str], delay_ms: int) -> None:
-        """Remove files in a thread, after a while."""
+    def remove_later(self, paths: list[str], delay_ms: int, gone: Sequence[Segment] = ()) -> None:
+        """Remove files, those of the segments `gone`, in a thread, after a while."""
         when = self.clock.monotonic() + delay_ms / 1000
-        work = partial(_remove_files, self.disk, paths)
-        self.clock.call_at(when, partial(self.threads.run, work, partial(_removed, paths)))
+        self.clock.call_at(when, partial(self._remove_files, paths, gone))
+
+    def _remove_files(self, paths: list[str], gone: Sequence[Segment]) -> None:
+        for segment in gone:
+            segment.release()  # an open descriptor would keep a removed file's bytes on the disk
+        self.threads.run(partial(_remove_files, self.disk, paths), partial(_removed, paths))
 
     # -- state
 

@@ -15,7 +15,18 @@ from uuid import UUID
 from kbroker.errors import ErrorCode, KafkaError
 from kbroker.model import TopicPartition
 from kbroker.observe import logs
-from kbroker.storage import cutting, flushing, lookup, opening, retention, rolling, saving, scan, trimming
+from kbroker.storage import (
+    cutting,
+    flushing,
+    lookup,
+    opening,
+    retention,
+    rolling,
+    saving,
+    scan,
+    swapping,
+    trimming,
+)
 from kbroker.storage.epochs import EpochCache
 from kbroker.storage.producers import ProducerStates
 from kbroker.storage.segment import INT32_MAX, OFFSET_MAX, Segment
@@ -25,8 +36,10 @@ if TYPE_CHECKING:
     from kbroker.config import TopicConfig
     from kbroker.protocol.records import RecordBatch
     from kbroker.seams import File
+    from kbroker.storage.cleaning import Cleaned
     from kbroker.storage.directory import LogDirectory
     from kbroker.storage.recovery import Found
+    from kbroker.storage.swapping import Swap
 
 log = logs.get_logger("storage")
 
@@ -121,6 +134,7 @@ class PartitionLog:
         "segments",
         "size",
         "start",
+        "swap_pending",
         "topic_id",
         "tp",
         "truncations",
@@ -147,6 +161,7 @@ class PartitionLog:
         self.lost = False  # it ends, or has a hole, below what was once flushed: the disk lost something
         self.deleted = False  # its folder is on its way out
         self.queued = False  # the flusher has it, or is syncing it
+        self.swap_pending: Swap | None = None  # a compacted segment is being put in its place
         self._cut_in_flight = False  # files went since the flush in progress began
         self._in_flight: list[File] | None = None  # being synced
         self._flushing = 0  # the end that the flush in progress will vouch for
@@ -384,6 +399,13 @@ class PartitionLog:
         """Delete the oldest segments as the topic's config says. Returns how many are on their way out."""
         return trimming.retain(self, now_ms, high_watermark)
 
+    def swap(self, cleaned: Cleaned, truncations: int, done: Callable[[bool], None]) -> None:
+        """Put a compacted segment in the place of those it was made of.
+
+        `done(False)`: they are no longer what they were (`truncations` is the log's when they were read), and stay.
+        """
+        swapping.begin(self, cleaned, truncations, done)
+
     # -- saving what recovery would otherwise have to find out
 
     @property
@@ -425,6 +447,7 @@ class PartitionLog:
             segment.moved(folder)
         for file in self._in_flight or []:
             file.path = f"{folder}/{file.path.rpartition('/')[2]}"
+        swapping.moved(self)
 
     # -- reading
 

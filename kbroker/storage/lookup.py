@@ -73,7 +73,7 @@ def _newest_below(segment: Segment, up_to: int) -> tuple[int, int]:
     for batch in scan.walk(segment.file, at, segment.file.size):
         if batch.last >= up_to:
             break
-        if batch.max_timestamp > timestamp:
+        if batch.max_timestamp > timestamp and batch.records:
             timestamp, offset = batch.max_timestamp, batch.last
     return timestamp, offset
 

@@ -206,7 +206,9 @@ class ProducerStates:
 
 
 def coordinator_epoch_of(batch: memoryview) -> int:
-    """The coordinator epoch in an end marker: a control batch of one record, never compressed."""
+    """The coordinator epoch in an end marker: a control batch of one record, never compressed. -1: unknown."""
+    if len(batch) == _RECORDS_AT:  # compaction has emptied it
+        return -1
     at = _skip_varint(batch, _RECORDS_AT)  # length
     at = _skip_varint(batch, at + 1)  # attributes, timestamp delta
     at = _skip_varint(batch, at)  # offset delta

@@ -28,7 +28,7 @@ class Found:
 
     segments: list[Segment]
     end: int = 0
-    gaps: bool = False  # offsets may be missing between two batches: the topic is compacted
+    gaps: bool = False  # offsets may be missing between two batches: the topic is, or was, compacted
     checked: list[Segment] = field(default_factory=list)  # those read from the recovery point on
     written: list[File] = field(default_factory=list)  # index files made anew, not synced
     epochs: list[tuple[int, int]] = field(default_factory=list)  # as the checked batches begin them
@@ -71,13 +71,14 @@ def recover(
     start: int,
     fsync: bool,
     rewrite: bool = False,
+    gaps: bool | None = None,
 ) -> Found:
     """Check everything from offset `point` on (and the log's `start`), cut what is torn, make the indexes of it anew.
 
     `rewrite`: an fsync failed before the stop, so that what the page cache shows may not be on the disk and a new
-    fsync would not write it: the checked segments are written again.
+    fsync would not write it: the checked segments are written again. `gaps`: it may have been compacted, today or once.
     """
-    found = Found(find_segments(disk, folder, config), gaps="compact" in config.cleanup_policy)
+    found = Found(find_segments(disk, folder, config), gaps=config.compacted if gaps is None else gaps)
     segments = found.segments
     if not segments:
         return found
@@ -226,10 +227,16 @@ def _complete_swap(disk: Disk, folder: str, name: str, config: TopicConfig) -> N
     base = int(name.removesuffix(".log.swap"))
     swap = disk.open(f"{folder}/{name}")
     last = base
-    for batch in scan.walk(swap, 0, swap.size):
+    for batch in scan.walk_readable(swap, 0, swap.size):
         last = batch.last
     swap.close()
     for other in disk.list(folder):
+        # one that lies behind all that stayed of it does no harm: later records of its keys follow
         if other.endswith(".log") and other[:-4].isdigit() and base <= int(other[:-4]) <= last:
             Segment(disk, folder, int(other[:-4]), 0, config).remove()
+    for path in Segment(disk, folder, base, 0, config).paths[1:]:
+        if disk.exists(path):  # whichever segment's it is
+            disk.remove(path)
+    disk.sync_dir(folder)  # none of them may be found beside the new one
     disk.rename(f"{folder}/{name}", f"{folder}/{base:020d}.log")
+    disk.sync_dir(folder)

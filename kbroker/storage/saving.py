@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kbroker.storage import flushing
+from kbroker.storage import flushing, swapping
 from kbroker.storage.checkpoints import EPOCHS_FILE, encode_epochs, put_in_place, replace_file, write_beside
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ def close(log: PartitionLog) -> None:
     directory = log.directory
     if log.broken is not None or not log.segments:
         return
+    swapping.settle(log)
     if log._tail and log._active is not None:
         log._write_tail(log._active)
         log._note_written()

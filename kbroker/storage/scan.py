@@ -160,7 +160,8 @@ def boundary(file: File, at: int, end: int, target: int) -> int:
 def check(file: File, at: int, end: int) -> Iterator[tuple[int, int, int, int, int, int]]:
     """The batches between two positions, each whole and with the right CRC; Damaged where one is not.
 
-    Yields plain tuples, recovery reads millions: (position, size, base offset, last offset, epoch, max timestamp).
+    Yields plain tuples, recovery reads millions: (position, size, base offset, last offset, epoch, max timestamp; -1 of
+    an emptied one).
     """
     unpack = _CHECKED.unpack_from
     buffer = memoryview(bytearray(min(_CHECK_CHUNK, max(end - at, HEADER_SIZE))))
@@ -183,7 +184,7 @@ def check(file: File, at: int, end: int) -> Iterator[tuple[int, int, int, int, i
             from_, start, have = at, 0, _fill(file, buffer, at, end)
         if crc32c(buffer[start + _CRC_FROM : start + size]) != crc:
             raise Damaged(at, "its CRC is wrong")
-        yield at, size, base, base + last_delta, epoch, max_timestamp
+        yield at, size, base, base + last_delta, epoch, max_timestamp if size > HEADER_SIZE else -1
         at += size
 
 

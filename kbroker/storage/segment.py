@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from kbroker.storage import scan
 from kbroker.storage.index import OFFSET_ENTRY_SIZE, TIME_ENTRY_SIZE, OffsetIndex, TimeIndex
 
 if TYPE_CHECKING:
-    from kbroker.config import TopicConfig
     from kbroker.seams import Buffer, Disk, File
 
 INT32_MAX = 2**31 - 1
@@ -29,6 +28,16 @@ NO_TIMESTAMP = -(
 RECENT_BATCHES = 32
 
 _REWRITE_CHUNK = 1024 * 1024
+
+
+class IndexOptions(Protocol):
+    """What a segment asks of its topic's config."""
+
+    @property
+    def index_interval_bytes(self) -> int: ...
+
+    @property
+    def segment_index_bytes(self) -> int: ...
 
 
 def segment_name(base: int) -> str:
@@ -78,7 +87,7 @@ class Segment:
     _index_saved: int  # entries that are in the file
     _times_saved: int
 
-    def __init__(self, disk: Disk, folder: str, base: int, size: int, config: TopicConfig) -> None:
+    def __init__(self, disk: Disk, folder: str, base: int, size: int, config: IndexOptions) -> None:
         self._disk = disk
         self._stem = f"{folder}/{segment_name(base)}"
         self._file: File | None = None
@@ -294,8 +303,8 @@ class Segment:
         index = self.index
         if index is None:
             return []
-        if closing and self.max_timestamp > self.times.last(self.base)[0]:
-            self.times.add(self.max_timestamp, self.max_timestamp_offset - self.base)
+        if closing:
+            self._add_last_timestamp()
         written = []
         if self._index_saved < len(index) or closing:
             written += self._save(
@@ -308,16 +317,35 @@ class Segment:
             self._times_saved = len(self.times)
         return written
 
+    def encode_closed(self) -> tuple[bytes, bytes]:
+        """The index files, whole, of a segment that takes no more batches."""
+        assert self.index is not None
+        self._add_last_timestamp()
+        return self.index.encode(), self.times.encode()
+
+    def _add_last_timestamp(self) -> None:
+        if self.max_timestamp > self.times.last(self.base)[0]:
+            self.times.add(self.max_timestamp, self.max_timestamp_offset - self.base)
+
     def mark_deleted(self) -> list[str]:
         """Rename its files to `.deleted`; who still reads them goes on. Returns their names."""
-        renamed = []
+        disk, file, renamed = self._disk, self._file, []
         for path in self.paths:
-            if self._disk.exists(path):
-                self._disk.rename(path, path + DELETED)
-                renamed.append(path + DELETED)
-        if self._file is not None:
-            self._file.path = self.paths[0] + DELETED
+            if not disk.exists(path):
+                continue
+            gone, number = path + DELETED, 0
+            while disk.exists(gone):  # an older one of the name, still read by somebody
+                number += 1
+                gone = f"{path}.{number}{DELETED}"
+            disk.rename(path, gone)
+            renamed.append(gone)
+            if file is not None and path == file.path:
+                file.path = gone
         return renamed
+
+    def put_at(self, path: str) -> None:
+        """Its `.log` has another name, for now."""
+        self._file = self._disk.open(path)
 
     def release(self) -> None:
         """Give the descriptor and the map back."""
@@ -425,7 +453,9 @@ class Segment:
                 expected = -1
                 if batch.base >= below:
                     return end, batch.position
-                self.took(batch.last, batch.position, 12 + batch.length, batch.max_timestamp)
+                # an emptied batch keeps the time of what it held, which no record has any more
+                newest = batch.max_timestamp if batch.records else -1
+                self.took(batch.last, batch.position, 12 + batch.length, newest)
                 end = batch.last + 1
         except scan.Damaged as error:
             if end >= below:

@@ -58,8 +58,8 @@ def start_moved(
 def _let_go(log: PartitionLog) -> None:
     """Drop the segments below the start, once the snapshot of their producers and what follows them are on the disk."""
     directory = log.directory
-    if not retention.below(log.segments, log.start):
-        return
+    if not retention.below(log.segments, log.start) or log.swap_pending is not None:
+        return  # in a swap: the next round of retention looks again
     if not directory.fsync:
         _drop_below_start(log)
     elif log._in_flight is None:  # otherwise those may be in it: retention looks again
@@ -110,6 +110,6 @@ def _drop(log: PartitionLog) -> None:
     log._dirty = [segment for segment in log._dirty if segment not in gone]
     log._cut_in_flight = True
     logger.info("segments deleted", partition=str(log.tp), segments=count, start=log.start)
-    log.directory.remove_later(paths, log.config.file_delete_delay_ms)
+    log.directory.remove_later(paths, log.config.file_delete_delay_ms, gone)
     if log.epochs.delete_before(log.start):
         log._epochs_dirty = True
