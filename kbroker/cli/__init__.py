@@ -35,6 +35,11 @@ VERBS = {
         "List and describe groups with their lag, move their offsets, delete them.",
     ),
     "config": Verb("kbroker.cli.config", "config", "Show and change configs of topics and brokers."),
+    "doctor": Verb(
+        "kbroker.cli.doctor",
+        "doctor",
+        "Walk to a cluster as a client does, and say what fails and what helps.",
+    ),
     "completion": Verb(
         "kbroker.cli.completion",
         "completion",

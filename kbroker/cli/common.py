@@ -24,6 +24,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 INTERRUPTED = 130  # 128 + SIGINT
 PIPE_CLOSED = 141  # 128 + SIGPIPE
+TERMINATED = 143  # 128 + SIGTERM
 
 
 class Failure(click.ClickException):
@@ -148,8 +149,10 @@ def run(
         from kbroker.errors import KafkaError
 
         try:
-            asyncio.run(verb(Session(reach_of(connection), output)))
+            asyncio.run(_main(verb(Session(reach_of(connection), output))))
             sys.stdout.flush()
+        except asyncio.CancelledError:
+            leave(TERMINATED)
         except KafkaError as error:
             raise Failure(say(error)) from None
         except ClientError as error:
@@ -158,6 +161,20 @@ def run(
         leave(INTERRUPTED)
     except BrokenPipeError:
         leave(PIPE_CLOSED)
+
+
+async def _main(verb: Coroutine[Any, Any, None]) -> None:
+    """SIGTERM ends a verb as Ctrl-C does: a group is left, a temporary topic deleted."""
+    import asyncio
+    import signal
+
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    try:
+        loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    except (RuntimeError, ValueError):
+        pass  # not the main thread: an embedding program has signals of its own
+    await verb
 
 
 def reach_of(connection: dict[str, Any]) -> Reach:

@@ -101,7 +101,7 @@ async def produce(
         with Progress("sending", total_bytes=bytes_of_stdin()) as progress:
             read = 0
             try:
-                async for lines, _ in read_lines(sys.stdin.fileno()):
+                async for lines, _ in read_lines(stdin_fd()):
                     await source.send(lines)
                     read += sum(map(len, lines)) + len(lines)
                     progress.show(read, producer.sent)
@@ -127,12 +127,17 @@ def summary(session: Session, producer: Producer, read: int, seconds: float) -> 
         click.echo(f"{producer.sent:,} records, {read / 1e6:,.1f} MB in {seconds:.1f} s", err=True)
 
 
+def stdin_fd() -> int:
+    """Where lines come from."""
+    return sys.stdin.fileno()
+
+
 def bytes_of_stdin() -> int | None:
     """How much will come, when stdin is a file."""
     import os
     import stat
 
-    status = os.fstat(sys.stdin.fileno())
+    status = os.fstat(stdin_fd())
     return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
