@@ -87,7 +87,7 @@ class Quotas:
         self.mutes = Mutes(clock)
 
     def load(self, quotas: Mapping[Entity, Mapping[str, float]]) -> None:
-        """These are the quotas from now on; what was used counts on."""
+        """These are the quotas from now on; what was used counts on, unless there is nobody left to have used it."""
         self._limits = {
             (key, _known(entity)): value for entity, of in quotas.items() for key, value in of.items()
         }
@@ -96,6 +96,8 @@ class Quotas:
         self.timed = REQUEST in keys
         self.for_addresses = CONNECTION in keys
         self._clients.clear()
+        if not self._limits:
+            self._meters.clear()
 
     # -- whose
 
