@@ -77,7 +77,7 @@ class State(Enum):
 class _Change:
     """Records that belong together, and who wants to know."""
 
-    __slots__ = ("answered", "committed", "done", "error", "in_log", "records")
+    __slots__ = ("answered", "committed", "done", "error", "in_log", "over", "records")
 
     def __init__(
         self, records: Sequence[Record], done: Callable[[ErrorCode], None], committed: Callable[[], None]
@@ -87,7 +87,8 @@ class _Change:
         self.committed = committed
         self.answered = False
         self.in_log = False  # some of it is committed
-        self.error = ErrorCode.NONE  # some of it is not
+        self.error = ErrorCode.NONE  # some of it never will be
+        self.over = False  # its last batch has ended; one before may end later, where the last was not even taken
 
     def answer(self, error: ErrorCode) -> None:
         if self.answered:
@@ -399,7 +400,9 @@ class Shard:
                 change.error = error
             else:
                 change.in_log = True
+                in_doubt = in_doubt or change.over
         for change in sent.changes:
+            change.over = True
             why = change.error or error
             if not why:
                 try:

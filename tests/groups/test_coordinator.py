@@ -1,0 +1,439 @@
+"""The coordinator over a real log: which groups there are, what they have committed, what a restart leaves of it."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from kbroker.cluster.commands import CreatePartitions, MorePartitions
+from kbroker.cluster.names import GROUPS_TOPIC
+from kbroker.errors import ErrorCode
+from kbroker.groups.coordinator import java_hash
+from kbroker.groups.events import Beat, Beaten, Leave, Leaver, Left, Sync, Synced
+from tests.support.groups import GroupHouse
+
+T = ("t", 0)
+MINUTE_MS = 60_000
+
+
+@pytest.fixture
+def house():
+    return GroupHouse()
+
+
+# -- where a group is
+
+
+@pytest.mark.parametrize(
+    ("group", "expected"),
+    [
+        ("", 0),
+        ("a", 97),
+        ("group", 98629247),
+        ("my-consumer-group-1", 824569741),
+        ("grüße", 98768023),
+        ("😀", 1772899),
+    ],
+)
+def test_hashes_are_javas(group, expected):
+    assert expected == java_hash(group)
+
+
+def test_a_partition_is_the_hash_modulo_the_topics_partitions():
+    house = GroupHouse(partitions=50)
+
+    assert 98629247 % 50 == house.groups.partition_of("group")
+
+
+def test_a_topic_that_grows_keeps_its_groups(house):
+    house.commit("group", {T: 5})
+    topic = house.state.topics[GROUPS_TOPIC]
+    house.do(CreatePartitions([MorePartitions(topic.id, 1, [(0,)] * 49)]))
+
+    assert {T: 5} == house.committed("group")
+
+
+def test_without_the_topic_there_is_no_coordinator(house):
+    house.delete_topic(GROUPS_TOPIC)
+
+    assert ErrorCode.COORDINATOR_NOT_AVAILABLE == house.groups.error_of("g")
+    assert [ErrorCode.COORDINATOR_NOT_AVAILABLE] == house.commit("g", {T: 1})
+    assert ErrorCode.COORDINATOR_NOT_AVAILABLE == house.groups.fetch("g", None).error
+    assert ErrorCode.COORDINATOR_NOT_AVAILABLE == house.join("g")[0].error
+    assert {"g": ErrorCode.COORDINATOR_NOT_AVAILABLE} == house.delete("g")
+    assert (ErrorCode.NONE, []) == house.groups.list()
+
+
+def test_partitions_are_opened_when_a_group_needs_them():
+    house = GroupHouse(partitions=50)
+    assert 0 == len(house.partitions)
+
+    house.commit("g", {T: 1})
+
+    assert 1 == len(house.partitions)
+
+
+# -- offsets
+
+
+def test_a_commit_counts_when_it_is_on_the_disk(house):
+    answers = house.commit("g", {T: 5}, settle=False)
+    house.broker.turn.run()
+    assert ([], {}) == (answers, house.committed("g"))
+
+    house.settle()
+
+    assert ([ErrorCode.NONE], {T: 5}) == (answers, house.committed("g"))
+
+
+def test_commits_of_a_turn_are_one_batch(house):
+    for number in range(20):
+        house.commit(f"g{number}", {T: number}, settle=False)
+    house.settle()
+
+    partition = house.partitions.get(GROUPS_TOPIC, 0)
+    assert 20 == partition.log.end
+    assert 1 == len(partition.log.segments[0].recent_lasts)
+
+
+def test_all_of_an_offset_is_kept(house):
+    offset = house.offset(7, leader_epoch=3, metadata="mine", topic_id=house.create("t"))
+    house.commit("g", {T: offset})
+
+    assert {T: offset} == house.groups.fetch("g", [T, ("t", 1), ("u", 0)]).offsets
+    assert {T: offset} == house.again().groups.fetch("g", None).offsets
+
+
+def test_a_group_that_only_commits_is_empty_and_has_no_protocol(house):
+    house.commit("g", {T: 5})
+
+    error, [listed] = house.groups.list()
+    assert (ErrorCode.NONE, "g", "", "Empty") == (error, listed.group_id, listed.protocol_type, listed.state)
+
+
+def test_a_generation_of_a_group_that_nobody_knows_is_refused(house):
+    assert [ErrorCode.GROUP_ID_NOT_FOUND] == house.commit("g", {T: 5}, generation=0)
+    assert (ErrorCode.NONE, []) == house.groups.list()
+
+
+def test_a_refused_commit_leaves_no_group(house):
+    house.stable("g")
+
+    assert [ErrorCode.UNKNOWN_MEMBER_ID] == house.commit("g", {T: 5})
+    assert [ErrorCode.UNKNOWN_MEMBER_ID] == house.commit("g", {T: 5}, generation=1, member="who")
+    assert {} == house.committed("g")
+
+
+def test_a_commit_of_nothing_is_answered(house):
+    assert [ErrorCode.NONE] == house.commit("g", {})
+    assert (ErrorCode.NONE, []) == house.groups.list()
+
+
+def test_members_commit(house):
+    joined = house.stable("g", "t")
+
+    assert [ErrorCode.NONE] == house.commit(
+        "g", {T: 5}, generation=joined.generation, member=joined.member_id
+    )
+    assert {T: 5} == house.committed("g")
+
+
+def test_unknown_groups_have_committed_nothing(house):
+    assert (ErrorCode.NONE, {}) == house.groups.fetch("nobody", [T])
+    assert (ErrorCode.NONE, {}) == house.groups.fetch("nobody", None)
+
+
+def test_the_empty_group_id_may_commit_and_nothing_else(house):
+    assert [ErrorCode.NONE] == house.commit("", {T: 5})
+    assert {T: 5} == house.committed("")
+    assert ErrorCode.INVALID_GROUP_ID == house.join("")[0].error
+    assert ErrorCode.INVALID_GROUP_ID == house.forget("", T)[0].error
+    assert {"": ErrorCode.NONE} == house.delete("")
+
+
+def test_offsets_of_a_deleted_topic_are_forgotten(house):
+    topic_id = house.create("t")
+    house.commit("g", {T: house.offset(5, topic_id=topic_id), ("u", 0): 6})
+
+    house.delete_topic("t")
+    house.settle()
+
+    assert {("u", 0): 6} == house.committed("g")
+    assert {("u", 0): 6} == house.again().committed("g")
+
+
+def test_a_commit_under_way_is_forgotten_with_its_topic(house):
+    topic_id = house.create("t")
+    house.commit("g", {T: house.offset(5, topic_id=topic_id)}, settle=False)
+
+    house.delete_topic("t")
+    house.settle()
+
+    assert {} == house.committed("g")
+    assert {} == house.again().committed("g")
+
+
+def test_a_deletion_that_a_crash_cut_short_is_done_at_the_next_start(house):
+    topic_id = house.create("t")
+    house.commit("g", {T: house.offset(5, topic_id=topic_id), ("u", 0): 6})
+    house.groups.stop()
+    house.delete_topic("t")
+    house.create("t")
+
+    again = house.again(crash="all")
+
+    assert {("u", 0): 6} == again.committed("g")
+    assert {("u", 0): 6} == again.again().committed("g")
+
+
+# -- OffsetDelete
+
+
+def test_offsets_are_forgotten_on_demand(house):
+    house.commit("g", {T: 5, ("t", 1): 6})
+
+    [forgotten] = house.forget("g", T, ("t", 7))
+
+    assert (ErrorCode.NONE, (ErrorCode.NONE, ErrorCode.NONE)) == forgotten
+    assert {("t", 1): 6} == house.committed("g")
+    assert {("t", 1): 6} == house.again().committed("g")
+
+
+def test_what_members_read_is_not_forgotten(house):
+    joined = house.stable("g", "t")
+    house.commit("g", {T: 5, ("u", 0): 6}, generation=joined.generation, member=joined.member_id)
+
+    [forgotten] = house.forget("g", T, ("u", 0))
+
+    assert (ErrorCode.NONE, (ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC, ErrorCode.NONE)) == forgotten
+    assert {T: 5} == house.committed("g")
+
+
+def test_members_that_are_no_consumers_keep_all(house):
+    house.join("g", protocol_type="connect")
+
+    assert ErrorCode.NON_EMPTY_GROUP == house.forget("g", T)[0].error
+
+
+def test_a_group_that_nobody_knows_cannot_forget(house):
+    assert ErrorCode.GROUP_ID_NOT_FOUND == house.forget("nobody", T)[0].error
+
+
+# -- members
+
+
+def test_a_member_of_a_group_that_nobody_knows_is_unknown(house):
+    answers: list[object] = []
+
+    house.groups.handle("g", Beat(answers.append, 1, "m", None))
+    house.groups.handle("g", Sync(answers.append, 1, "m", None, None, None, ()))
+    house.groups.handle("g", Leave(answers.append, (Leaver("m", None), Leaver("", "i"))))
+    unknown = ErrorCode.UNKNOWN_MEMBER_ID
+
+    assert [
+        Beaten(unknown),
+        Synced(unknown),
+        Left(ErrorCode.NONE, (("m", None, unknown), ("", "i", unknown))),
+    ] == answers
+    assert unknown == house.join("g", "m")[0].error
+    assert (ErrorCode.NONE, []) == house.groups.list()
+
+
+def test_a_refused_join_leaves_no_group(house):
+    assert ErrorCode.INVALID_SESSION_TIMEOUT == house.join("g", session_timeout_ms=1)[0].error
+    assert (ErrorCode.NONE, []) == house.groups.list()
+
+
+def test_a_member_that_never_comes_back_with_its_id_leaves_no_group(house):
+    assert ErrorCode.MEMBER_ID_REQUIRED == house.join("g", needs_member_id=True)[0].error
+    assert 1 == len(house.groups.list()[1])
+
+    house.clock.advance(10_200)
+    house.settle()
+
+    assert (ErrorCode.NONE, []) == house.groups.list()
+
+
+def test_members_go_on_after_a_restart(house):
+    joined = house.stable("g", "t")
+
+    again = house.again()
+    answers: list[object] = []
+    again.groups.handle("g", Beat(answers.append, joined.generation, joined.member_id, None))
+
+    assert [Beaten(ErrorCode.NONE)] == answers
+    described = again.groups.describe("g")
+    assert ("Stable", "range") == (described.state, described.protocol_name)
+    assert [(joined.member_id, b"mine")] == [(each.member_id, each.assignment) for each in described.members]
+
+
+@pytest.mark.parametrize("crash", ["none", "all"])
+def test_a_generation_that_was_answered_outlives_a_crash(house, crash):
+    joined = house.stable("g", "t")
+
+    again = house.again(crash=crash)
+
+    assert [ErrorCode.NONE] == again.commit(
+        "g", {T: 5}, generation=joined.generation, member=joined.member_id
+    )
+
+
+def test_a_silent_member_is_given_up_also_after_a_restart(house):
+    house.stable("g", "t")
+
+    again = house.again()
+    again.clock.advance(10_200)
+    again.settle()
+
+    assert "Empty" == again.groups.describe("g").state
+    assert "Empty" == again.again().groups.describe("g").state
+
+
+def test_whoever_waits_at_the_end_is_told_to_look_again(house):
+    house.stable("g")
+    waiting = house.join("g")
+    assert [] == waiting
+
+    house.groups.stop()
+
+    assert [ErrorCode.NOT_COORDINATOR] == [each.error for each in waiting]
+    assert ErrorCode.COORDINATOR_NOT_AVAILABLE == house.groups.error_of("g")
+
+
+def test_the_deletion_of_the_topic_ends_all_groups(house):
+    house.stable("g")
+    waiting = house.join("g")
+
+    house.delete_topic(GROUPS_TOPIC)
+
+    assert [ErrorCode.NOT_COORDINATOR] == [each.error for each in waiting]
+    house.create(GROUPS_TOPIC, 1)
+    assert (ErrorCode.NONE, []) == house.groups.list()
+    assert [ErrorCode.NONE] == house.commit("g", {T: 1})
+
+
+# -- looking at groups, and deleting them
+
+
+def test_a_group_that_nobody_knows_is_dead(house):
+    assert (ErrorCode.GROUP_ID_NOT_FOUND, "Dead") == house.groups.describe("nobody")[:2]
+
+
+def test_groups_without_members_are_deleted(house):
+    house.commit("simple", {T: 5, ("t", 1): 6})
+    house.stable("busy")
+
+    assert {
+        "simple": ErrorCode.NONE,
+        "busy": ErrorCode.NON_EMPTY_GROUP,
+        "nobody": ErrorCode.GROUP_ID_NOT_FOUND,
+    } == house.delete("simple", "busy", "nobody", "simple")
+    assert {} == house.committed("simple")
+    again = house.again()
+    assert ["busy"] == [each.group_id for each in again.groups.list()[1]]
+    assert {} == again.committed("simple")
+
+
+def test_nothing_is_deleted_where_nothing_is_asked(house):
+    assert {} == house.delete()
+
+
+def test_a_commit_under_way_is_deleted_with_its_group(house):
+    house.commit("g", {T: 5}, settle=False)
+
+    assert {"g": ErrorCode.NONE} == house.delete("g")
+    assert {} == house.committed("g")
+    assert {} == house.again().committed("g")
+
+
+def test_a_group_that_comes_back_at_once_is_a_new_one(house):
+    house.commit("g", {T: 5, ("t", 1): 6})
+    deleted: list[dict[str, ErrorCode]] = []
+    house.groups.delete(["g"], deleted.append)
+    house.commit("g", {T: 7})
+
+    assert [{"g": ErrorCode.NONE}] == deleted
+    assert {T: 7} == house.committed("g")
+    assert {T: 7} == house.again().committed("g")
+
+
+def test_a_group_whose_deletion_fails_is_still_there(house):
+    house.commit("g", {T: 5, ("t", 1): 6})
+    house.disk.fail = lambda what, path: errno.ENOSPC if what == "append" else None
+
+    assert {"g": ErrorCode.NOT_COORDINATOR} == house.delete("g")
+    assert {T: 5, ("t", 1): 6} == house.committed("g")
+
+
+# -- what is kept for how long
+
+
+def test_old_offsets_go_with_their_group():
+    house = GroupHouse(settings={"offsets.retention.minutes": "60"})
+    house.commit("old", {T: 5})
+    house.clock.advance(59 * MINUTE_MS)
+    house.settle()
+    house.commit("new", {T: 6})
+    house.clock.advance(10 * MINUTE_MS)
+    house.settle()
+
+    assert ["new"] == [each.group_id for each in house.groups.list()[1]]
+    assert ["new"] == [each.group_id for each in house.again().groups.list()[1]]
+
+
+def test_a_commit_that_is_not_yet_on_the_disk_keeps_its_offset():
+    house = GroupHouse(settings={"offsets.retention.minutes": "60"})
+    house.commit("g", {T: 5})
+    house.clock.now_ms += 61 * MINUTE_MS
+    house.commit("g", {T: 6}, settle=False)
+    house.clock.advance(0)
+    house.settle()
+
+    assert {T: 6} == house.committed("g")
+    assert {T: 6} == house.again().committed("g")
+
+
+def test_groups_without_members_and_offsets_go():
+    house = GroupHouse()
+    house.stable("g")
+    house.clock.advance(10_200)
+    house.settle()
+    assert 1 == len(house.groups.list()[1])
+
+    house.clock.advance(10 * MINUTE_MS)
+    house.settle()
+
+    assert (ErrorCode.NONE, []) == house.groups.list()
+    assert (ErrorCode.NONE, []) == house.again().groups.list()
+
+
+# -- loading
+
+
+def test_while_it_is_read_nobody_is_served():
+    house = GroupHouse()
+    house.commit("g", {T: 5})
+    again = house.again(start=False)
+    again.groups.start()
+    loading = ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
+
+    assert loading == again.groups.error_of("g")
+    assert [loading] == again.commit("g", {T: 6}, settle=False)
+    assert loading == again.groups.fetch("g", None).error
+    assert (loading, []) == again.groups.list()
+    assert loading == again.groups.describe("g").error
+    again.settle()
+    assert {T: 5} == again.committed("g")
+
+
+def test_another_epoch_is_read_anew(house):
+    house.commit("g", {T: 5})
+    waiting = house.commit("g", {T: 6}, settle=False)
+
+    house._register()
+    house.settle()
+
+    assert [ErrorCode.NOT_COORDINATOR] == waiting
+    assert house.committed("g") in ({T: 5}, {T: 6})
+    assert [ErrorCode.NONE] == house.commit("g", {T: 7})
