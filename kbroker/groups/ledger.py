@@ -297,7 +297,7 @@ class Ledger:
         hosted = self.groups.get(group_id)
         if hosted is None:
             if commit.generation >= 0:
-                return _reply(commit.to, Committed(ErrorCode.ILLEGAL_GENERATION))
+                return _reply(commit.to, Committed(ErrorCode.GROUP_ID_NOT_FOUND))
             hosted = self._create(group_id)
         error = hosted.group.check_commit(commit, self.now())
         offsets = commit.offsets

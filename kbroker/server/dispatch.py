@@ -27,6 +27,7 @@ from kbroker.server.handlers.configs import (
     handle_incremental_alter_configs,
     handle_list_config_resources,
 )
+from kbroker.server.handlers.coordinators import handle_find_coordinator
 from kbroker.server.handlers.elections import (
     handle_describe_quorum,
     handle_elect_leaders,
@@ -34,14 +35,25 @@ from kbroker.server.handlers.elections import (
 )
 from kbroker.server.handlers.features import handle_update_features
 from kbroker.server.handlers.fetch import handle_fetch
+from kbroker.server.handlers.group_views import (
+    handle_delete_groups,
+    handle_describe_groups,
+    handle_list_groups,
+)
+from kbroker.server.handlers.groups import (
+    handle_heartbeat,
+    handle_join_group,
+    handle_leave_group,
+    handle_sync_group,
+)
 from kbroker.server.handlers.leader_epochs import handle_offset_for_leader_epoch
 from kbroker.server.handlers.list_offsets import handle_list_offsets
 from kbroker.server.handlers.metadata import (
     handle_describe_cluster,
-    handle_find_coordinator,
     handle_metadata,
 )
-from kbroker.server.handlers.offsets import handle_offset_fetch
+from kbroker.server.handlers.offset_fetch import handle_offset_fetch
+from kbroker.server.handlers.offsets import handle_offset_commit, handle_offset_delete
 from kbroker.server.handlers.produce import handle_produce
 from kbroker.server.handlers.producers import handle_init_producer_id
 from kbroker.server.handlers.quotas import handle_alter_client_quotas, handle_describe_client_quotas
@@ -95,8 +107,15 @@ VERSIONS: dict[int, tuple[int, int]] = {
     1: (4, 18),
     2: (1, 11),
     3: (0, 13),
+    8: (2, 10),
     9: (1, 10),
     10: (0, 6),
+    11: (0, 9),
+    12: (0, 4),
+    13: (0, 5),
+    14: (0, 5),
+    15: (0, 6),
+    16: (0, 5),
     18: (0, 4),
     19: (2, 7),
     20: (1, 6),
@@ -107,9 +126,11 @@ VERSIONS: dict[int, tuple[int, int]] = {
     33: (0, 2),
     35: (1, 5),
     37: (0, 3),
+    42: (0, 2),
     43: (0, 2),
     44: (0, 1),
     46: (0, 0),
+    47: (0, 0),
     48: (0, 1),
     49: (0, 1),
     50: (0, 0),
@@ -128,8 +149,15 @@ APIS: dict[int, Api] = dict(
         _api(1, handle_fetch),
         _api(2, handle_list_offsets),
         _api(3, handle_metadata),
+        _api(8, handle_offset_commit),
         _api(9, handle_offset_fetch),
         _api(10, handle_find_coordinator),
+        _api(11, handle_join_group),
+        _api(12, handle_heartbeat),
+        _api(13, handle_leave_group),
+        _api(14, handle_sync_group),
+        _api(15, handle_describe_groups),
+        _api(16, handle_list_groups),
         _api(API_VERSIONS, handle_api_versions),
         _api(19, handle_create_topics),
         _api(20, handle_delete_topics),
@@ -140,9 +168,11 @@ APIS: dict[int, Api] = dict(
         _api(33, handle_alter_configs),
         _api(35, handle_describe_log_dirs),
         _api(37, handle_create_partitions),
+        _api(42, handle_delete_groups),
         _api(43, handle_elect_leaders),
         _api(44, handle_incremental_alter_configs),
         _api(46, handle_list_partition_reassignments),
+        _api(47, handle_offset_delete),
         _api(48, handle_describe_client_quotas),
         _api(49, handle_alter_client_quotas),
         _api(50, handle_describe_user_scram_credentials),

@@ -36,7 +36,6 @@ from kbroker.protocol.messages.configs import (
     ListConfigResourcesRequest,
 )
 from kbroker.protocol.messages.fetch import FetchPartition, FetchRequest, FetchTopic
-from kbroker.protocol.messages.groups import FindCoordinatorRequest
 from kbroker.protocol.messages.list_offsets import (
     ListOffsetsPartition,
     ListOffsetsRequest,
@@ -50,12 +49,6 @@ from kbroker.protocol.messages.metadata import (
     MetadataRequest,
     MetadataRequestTopic,
     TopicRequest,
-)
-from kbroker.protocol.messages.offsets import (
-    OffsetFetchRequest,
-    OffsetFetchRequestGroup,
-    OffsetFetchRequestTopic,
-    OffsetFetchRequestTopics,
 )
 from kbroker.protocol.messages.produce import PartitionProduceData, ProduceRequest, TopicProduceData
 from kbroker.protocol.messages.producers import InitProducerIdRequest
@@ -82,22 +75,26 @@ from kbroker.protocol.messages.topics import (
 from kbroker.protocol.records import Record, build_batch
 from kbroker.protocol.wire import Message
 from kbroker.server.dispatch import APIS
+from tests.compat import group_requests
 from tests.support.peers import Peer
 from tests.support.raw import RawClient, error_codes
 
 TOPIC = 2  # a config resource's type
 PRODUCE, FETCH, API_VERSIONS = 0, 1, 18
 UNSUPPORTED_VERSION = 35
-# LEADER_NOT_AVAILABLE, NOT_LEADER_OR_FOLLOWER, COORDINATOR_LOAD_IN_PROGRESS, COORDINATOR_NOT_AVAILABLE: ask again
-UNDER_WAY = {5, 6, 14, 15}
+# LEADER_NOT_AVAILABLE, NOT_LEADER_OR_FOLLOWER, COORDINATOR_LOAD_IN_PROGRESS, COORDINATOR_NOT_AVAILABLE,
+# NOT_COORDINATOR: ask again
+UNDER_WAY = {5, 6, 14, 15, 16}
 
 
 class Place:
     """Where a request points: a topic made for it, by name and by id."""
 
-    def __init__(self, name: str, topic_id: bytes) -> None:
+    def __init__(self, name: str, topic_id: bytes, ask: RawClient) -> None:
         self.name = name
         self.id = topic_id
+        self.ask = ask
+        self.member: tuple[str, int] | None = None  # the only one of the group of this name
 
 
 def batch() -> bytes:
@@ -136,30 +133,6 @@ REQUESTS: dict[int, Callable[[int, Place], Message]] = {
         ],
     ),
     3: lambda version, at: MetadataRequest(topics=[MetadataRequestTopic(name=at.name)]),
-    9: lambda version, at: (
-        OffsetFetchRequest(
-            group_id="group", topics=[OffsetFetchRequestTopic(name=at.name, partition_indexes=[0])]
-        )
-        if version < 8
-        else OffsetFetchRequest(
-            groups=[
-                OffsetFetchRequestGroup(
-                    group_id="group",
-                    topics=[
-                        OffsetFetchRequestTopics(
-                            **({"topic_id": at.id} if version >= 10 else {"name": at.name}),
-                            partition_indexes=[0],
-                        )
-                    ],
-                )
-            ]
-        )
-    ),
-    10: lambda version, at: (
-        FindCoordinatorRequest(key="group")
-        if version < 4
-        else FindCoordinatorRequest(coordinator_keys=["group"])
-    ),
     API_VERSIONS: lambda version, at: ApiVersionsRequest(
         client_software_name="raw", client_software_version="1"
     ),
@@ -232,6 +205,7 @@ REQUESTS: dict[int, Callable[[int, Place], Message]] = {
     60: lambda version, at: DescribeClusterRequest(),
     74: lambda version, at: ListConfigResourcesRequest(resource_types=[TOPIC] if version else []),
     75: lambda version, at: DescribeTopicPartitionsRequest(topics=[TopicRequest(name=at.name)]),
+    **group_requests.REQUESTS,
 }
 
 
@@ -266,7 +240,7 @@ def place(ask: RawClient, topic: str) -> Place:
         if told.error_code == 0 and told.partitions[0].error_code == 0:
             break
         assert time.monotonic() < deadline, f"the topic does not come up: error {told.error_code}"
-    at = Place(topic, told.topic_id)
+    at = Place(topic, told.topic_id, ask)
     assert [0] == error_codes(settled(ask, PRODUCE, 9, at))
     return at
 
@@ -298,6 +272,12 @@ def _look_at_fetched(told: Any) -> None:
     assert batch()[17:] == bytes(partition.records)[17:]  # all but the stamped offset and leader epoch
 
 
+def _look_at_committed(told: Any) -> None:
+    [topic] = told.topics or told.groups[0].topics
+    [partition] = topic.partitions
+    assert (1, "hi") == (partition.committed_offset, partition.metadata)
+
+
 def _look_at_metadata(told: Any) -> None:
     assert told.brokers
     assert told.topics[0].partitions[0].leader_id == told.brokers[0].node_id
@@ -317,6 +297,11 @@ LOOK: dict[int, Callable[[Any], None]] = {
     2: lambda told: _equal(1, told.topics[0].partitions[0].offset),
     3: _look_at_metadata,
     API_VERSIONS: lambda told: _equal(True, {0, 1, 2, 3, 18} <= {api.api_key for api in told.api_keys}),
+    9: _look_at_committed,
+    11: lambda told: _equal(told.leader, told.member_id),
+    14: lambda told: _equal(b"\0\0", told.assignment),
+    15: lambda told: _equal(["Stable"], [group.group_state for group in told.groups]),
+    16: lambda told: _equal(True, bool(told.groups)),
     21: lambda told: _equal(1, told.topics[0].partitions[0].low_watermark),
     32: lambda told: _equal(True, any(row.name == "retention.ms" for row in told.results[0].configs)),
     55: lambda told: _look_at_quorum(told),
@@ -332,7 +317,7 @@ def _equal(expected: object, found: object) -> None:
 def test_each_advertised_range_is_kafkas(ask: RawClient, peer_kind: str) -> None:
     told = {
         api.api_key: (api.min_version, api.max_version)
-        for api in ask(REQUESTS[API_VERSIONS](3, Place("", b"")), 3).api_keys
+        for api in ask(REQUESTS[API_VERSIONS](3, Place("", b"", ask)), 3).api_keys
     }
 
     assert {key: api.advertised for key, api in APIS.items()} == {key: told[key] for key in APIS}

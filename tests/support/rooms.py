@@ -20,13 +20,14 @@ from kbroker.cluster.commands import CreateTopics, DeleteTopics, NewTopic, Regis
 from kbroker.cluster.local import LocalLog
 from kbroker.cluster.state import Change, Topic
 from kbroker.config import ResourceType, Settings
+from kbroker.groups.coordinator import GroupCoordinator
 from kbroker.model import BrokerId, Endpoint, new_uuid
 from kbroker.net.slots import Slot
 from kbroker.replication.partition import WRITTEN
 from kbroker.replication.replicas import Replicas
 from kbroker.server.producer_ids import ProducerIds
 from kbroker.server.quotas import Quotas, Windows
-from kbroker.server.rooms import Rooms
+from kbroker.server.rooms import Call, Rooms
 from kbroker.server.topic_answers import TopicAnswers
 from kbroker.storage.disk import RealDisk
 from tests.support.storage import Broker, ManualClock, batch
@@ -35,6 +36,7 @@ NODE = BrokerId(1)
 CLUSTER_ID = "MkU3OEVBNTcwNTJENDM2Qg"
 PLAIN = Endpoint("PLAINTEXT", "broker-1.example", 9092, "PLAINTEXT")
 TLS = Endpoint("SSL", "broker-1.example", 9093, "SSL")
+CALLER = {"listener": "PLAINTEXT", "principal": "User:ANONYMOUS", "client_id": "raw", "ip": "127.0.0.1"}
 
 
 class House:
@@ -139,7 +141,19 @@ class House:
         )
         self.log.on_change(self.partitions.apply)
         self.rooms = self.rooms_with(
-            partitions=self.partitions, directory=broker.directory, clock=broker.clock, turn=broker.turn
+            partitions=self.partitions,
+            directory=broker.directory,
+            clock=broker.clock,
+            turn=broker.turn,
+            groups=GroupCoordinator(
+                settings=self.settings,
+                state=self.state,
+                partitions=self.partitions,
+                turn=broker.turn,
+                clock=broker.clock,
+                threads=broker.threads,
+                random=self.random,
+            ),
         )
 
     def produce(self, topic: str, *values: bytes, partition: int = 0) -> None:
@@ -149,12 +163,13 @@ class House:
         found.append(memoryview(bytearray(batch(*values).view)), WRITTEN)
         self.broker.settle()
 
-    async def ask(
-        self, handler: Callable[..., Any], request: Any, *, version: int, listener: str = "PLAINTEXT"
-    ) -> Any:
+    def call(self, version: int, **caller: Any) -> Call:
+        """The facts of a request; `caller` says what is not as usual about who asks."""
+        return Call(version, SimpleNamespace(**CALLER | caller))
+
+    async def ask(self, handler: Callable[..., Any], request: Any, *, version: int, **caller: Any) -> Any:
         """What `handler` answers, whether at once or later."""
-        call: Any = SimpleNamespace(version=version, listener=listener)  # what these handlers look at
-        answer = handler(self.rooms, call, request)
+        answer = handler(self.rooms, self.call(version, **caller), request)
         if isinstance(answer, Slot):
             self.broker.settle()
             assert answer.response is not None, "the answer has not come"

@@ -1,4 +1,4 @@
-"""Metadata, DescribeCluster, FindCoordinator: who leads what, and whom to ask. Answered from the cluster's state in memory.
+"""Metadata, DescribeCluster: who leads what. Answered from the cluster's state in memory.
 
 Addresses are those of the listener by which the request came.
 """
@@ -12,13 +12,11 @@ from uuid import UUID
 from kbroker.cluster.names import INTERNAL_TOPICS, check_topic_name
 from kbroker.cluster.state import Topic
 from kbroker.errors import ErrorCode, KafkaError
-from kbroker.model import NO_BROKER
 from kbroker.protocol.messages.cluster import (
     DescribeClusterBroker,
     DescribeClusterRequest,
     DescribeClusterResponse,
 )
-from kbroker.protocol.messages.groups import Coordinator, FindCoordinatorRequest, FindCoordinatorResponse
 from kbroker.protocol.messages.metadata import (
     MetadataRequest,
     MetadataRequestTopic,
@@ -31,7 +29,6 @@ from kbroker.server.handlers.shared import (
     CLUSTER_OPERATIONS,
     OPERATIONS_NOT_ASKED,
     TOPIC_OPERATIONS,
-    endpoint_of,
     reachable,
 )
 from kbroker.server.handlers.topics import CLUSTER_METADATA_TOPIC, auto_create
@@ -249,55 +246,3 @@ def _no_such_endpoints(endpoint_type: int) -> DescribeClusterResponse:
         error_code=ErrorCode.UNSUPPORTED_ENDPOINT_TYPE,
         error_message=f"There are no endpoints of type {endpoint_type}.",
     )
-
-
-GROUP, TRANSACTION = range(2)  # key types
-
-
-def handle_find_coordinator(
-    rooms: Rooms, call: Call, request: FindCoordinatorRequest
-) -> FindCoordinatorResponse:
-    """FindCoordinator: v0-6.
-
-    Every group's coordinator is this broker. Without this API librdkafka takes the broker for one older than LZ4 and
-    Java's console consumer fails, so it answers before there are any groups.
-    Not done: transactions (TRANSACTIONAL_ID_AUTHORIZATION_FAILED: fatal and clear in every client, while any other
-    code is retried for ever by librdkafka), share groups (INVALID_REQUEST, as for any other type of key).
-    v1 key types (KIP-98) · v3 flexible · v4 many keys at once (KIP-699) · v5 TRANSACTION_ABORTABLE (KIP-890) · v6 share
-    groups (KIP-932)
-    """
-    if call.version >= 4:
-        return FindCoordinatorResponse(
-            coordinators=[
-                _coordinator(rooms, call, request.key_type, key) for key in request.coordinator_keys
-            ]
-        )
-    one = _coordinator(rooms, call, request.key_type, request.key)
-    return FindCoordinatorResponse(
-        error_code=one.error_code,
-        error_message=one.error_message,
-        node_id=one.node_id,
-        host=one.host,
-        port=one.port,
-    )
-
-
-def _coordinator(rooms: Rooms, call: Call, key_type: int, key: str) -> Coordinator:
-    if key_type == TRANSACTION:
-        return _no_coordinator(
-            key, ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "This broker has no transactions."
-        )
-    if key_type != GROUP:
-        return _no_coordinator(key, ErrorCode.INVALID_REQUEST, f"This broker has no keys of type {key_type}.")
-    endpoint = endpoint_of(rooms.cluster.state, rooms.node_id, call.listener)
-    if endpoint is None:  # it is not registered yet
-        return _no_coordinator(
-            key, ErrorCode.COORDINATOR_NOT_AVAILABLE, "The broker has not joined its cluster yet."
-        )
-    return Coordinator(
-        key=key, node_id=rooms.node_id, host=endpoint.host, port=endpoint.port, error_message=None
-    )
-
-
-def _no_coordinator(key: str, code: ErrorCode, why: str) -> Coordinator:
-    return Coordinator(key=key, node_id=NO_BROKER, port=-1, error_code=code, error_message=why)

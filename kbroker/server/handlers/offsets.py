@@ -1,73 +1,166 @@
-"""OffsetFetch: the offsets that groups committed. None yet: no group can commit before there are coordinators."""
+"""OffsetCommit, OffsetDelete: offsets that groups keep, and forget. Reading them: `offset_fetch`."""
 
 from __future__ import annotations
 
+from functools import partial
 from uuid import UUID
 
+from kbroker.cluster.state import ClusterState, Topic
 from kbroker.errors import ErrorCode
+from kbroker.groups.events import Commit, Committed, ForgetOffsets, Forgotten, Offset
 from kbroker.protocol.messages.offsets import (
-    OffsetFetchRequest,
-    OffsetFetchRequestGroup,
-    OffsetFetchRequestTopics,
-    OffsetFetchResponse,
-    OffsetFetchResponseGroup,
-    OffsetFetchResponsePartition,
-    OffsetFetchResponsePartitions,
-    OffsetFetchResponseTopic,
-    OffsetFetchResponseTopics,
+    OffsetCommitRequest,
+    OffsetCommitRequestTopic,
+    OffsetCommitResponse,
+    OffsetCommitResponsePartition,
+    OffsetCommitResponseTopic,
+    OffsetDeleteRequest,
+    OffsetDeleteResponse,
+    OffsetDeleteResponsePartition,
+    OffsetDeleteResponseTopic,
 )
-from kbroker.server.rooms import Call, Rooms
+from kbroker.server.handlers.pending import Pending
+from kbroker.server.rooms import Call, Later, Rooms
 
-NOTHING_COMMITTED = -1
-MANY_GROUPS_FROM = 8
+GROUP_NOT_FOUND_FROM = (
+    9  # OffsetCommit says that a group is not there; before, that the generation is not its own
+)
 TOPIC_IDS_FROM = 10
+KEPT_AS_USUAL = -1  # a retention time, and an expiry: as the broker's retention says
 
 
-def handle_offset_fetch(rooms: Rooms, call: Call, request: OffsetFetchRequest) -> OffsetFetchResponse:
-    """OffsetFetch: v1-10.
+def handle_offset_commit(
+    rooms: Rooms, call: Call, request: OffsetCommitRequest
+) -> OffsetCommitResponse | Later:
+    """OffsetCommit: v2-10.
 
-    For each partition asked for: offset -1 and no error, as Kafka answers where nothing was committed; for all of a
-    group's: none. That is the truth while groups cannot commit, and what a consumer needs that assigns its partitions
-    but names a group: librdkafka demands a group.id, asks here first, and crashes on a broker without this API.
-    Not done: committed offsets; they come with the groups.
-    v2 null for all, error of the whole · v5 leader epochs (KIP-320) · v6 flexible · v7 require stable (KIP-447) · v8
-    many groups (KIP-709) · v9 member epochs (KIP-848) · v10 topic ids
+    Answered when the offsets are on disk. Partitions that do not exist and metadata that is too long are refused one by
+    one, and the rest is committed; the group accepts all of that or nothing. The group id may be empty.
+    v2-v4 retention time · v6 leader epochs (KIP-320) · v7 instance ids (KIP-345) · v8 flexible · v9 GROUP_ID_NOT_FOUND
+    (KIP-848) · v10 topic ids
     """
-    if call.version >= MANY_GROUPS_FROM:
-        return OffsetFetchResponse(groups=[_group(rooms, call.version, asked) for asked in request.groups])
-    return OffsetFetchResponse(
-        topics=[
-            OffsetFetchResponseTopic(
-                name=topic.name,
-                partitions=[
-                    OffsetFetchResponsePartition(
-                        partition_index=index, committed_offset=NOTHING_COMMITTED, metadata=""
-                    )
-                    for index in topic.partition_indexes
-                ],
+    version = call.version
+    metadata_max = rooms.settings.offset_metadata_max_bytes
+    now_ms = rooms.clock.wall_ms()
+    retention_ms = request.retention_time_ms
+    expire_ms = now_ms + retention_ms if retention_ms != KEPT_AS_USUAL else KEPT_AS_USUAL
+    topics: list[OffsetCommitResponseTopic] = []
+    known: list[OffsetCommitResponsePartition] = []  # what the group decides about
+    offsets: list[tuple[str, int, Offset]] = []
+    for asked in request.topics:
+        topic = _topic_of(rooms.cluster.state, version, asked)
+        count = 0 if topic is None else len(topic.partitions)
+        answers = []
+        for each in asked.partitions:
+            index = each.partition_index
+            answer = OffsetCommitResponsePartition(partition_index=index)
+            answers.append(answer)
+            if topic is None or not 0 <= index < count:
+                answer.error_code = _why_unknown(version, topic)
+                continue
+            known.append(answer)
+            metadata = each.committed_metadata or ""
+            if len(metadata) * 2 > metadata_max and characters(metadata) > metadata_max:
+                answer.error_code = ErrorCode.OFFSET_METADATA_TOO_LARGE
+                continue
+            offset = Offset(
+                each.committed_offset,
+                each.committed_leader_epoch,
+                metadata,
+                now_ms,
+                expire_ms,
+                asked.topic_id,
             )
-            for topic in request.topics or ()
-        ]
+            offsets.append((topic.name, index, offset))
+        topics.append(OffsetCommitResponseTopic(name=asked.name, topic_id=asked.topic_id, partitions=answers))
+    response = OffsetCommitResponse(topics=topics)
+    if not known:
+        return response
+    to = Pending(partial(_committed, response, known), version)
+    commit = Commit(
+        to,
+        request.generation_id_or_member_epoch,
+        request.member_id,
+        request.group_instance_id,
+        tuple(offsets),
     )
+    rooms.groups.commit(request.group_id, commit)
+    return to.outcome()
 
 
-def _group(rooms: Rooms, version: int, asked: OffsetFetchRequestGroup) -> OffsetFetchResponseGroup:
-    return OffsetFetchResponseGroup(
-        group_id=asked.group_id, topics=[_topic(rooms, version, topic) for topic in asked.topics or ()]
-    )
+def _topic_of(state: ClusterState, version: int, asked: OffsetCommitRequestTopic) -> Topic | None:
+    if version < TOPIC_IDS_FROM:
+        return state.topics.get(asked.name)
+    return state.topics_by_id.get(UUID(bytes=asked.topic_id))
 
 
-def _topic(rooms: Rooms, version: int, asked: OffsetFetchRequestTopics) -> OffsetFetchResponseTopics:
-    error = ErrorCode.NONE
-    if version >= TOPIC_IDS_FROM and UUID(bytes=asked.topic_id) not in rooms.cluster.state.topics_by_id:
-        error = ErrorCode.UNKNOWN_TOPIC_ID
-    return OffsetFetchResponseTopics(
-        name=asked.name,
-        topic_id=asked.topic_id,
-        partitions=[
-            OffsetFetchResponsePartitions(
-                partition_index=index, committed_offset=NOTHING_COMMITTED, metadata="", error_code=error
-            )
-            for index in asked.partition_indexes
-        ],
-    )
+def _why_unknown(version: int, topic: Topic | None) -> ErrorCode:
+    if topic is None and version >= TOPIC_IDS_FROM:
+        return ErrorCode.UNKNOWN_TOPIC_ID
+    return ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+
+
+def characters(text: str) -> int:
+    """How long a text is for Kafka: in UTF-16 units."""
+    return len(text) if text.isascii() else len(text.encode("utf-16-le")) // 2
+
+
+def _committed(
+    response: OffsetCommitResponse,
+    known: list[OffsetCommitResponsePartition],
+    committed: Committed,
+    version: int,
+) -> OffsetCommitResponse:
+    error = committed.error
+    if error is not ErrorCode.NONE:
+        if error is ErrorCode.GROUP_ID_NOT_FOUND and version < GROUP_NOT_FOUND_FROM:
+            error = ErrorCode.ILLEGAL_GENERATION
+        for answer in known:
+            answer.error_code = error
+    return response
+
+
+def handle_offset_delete(
+    rooms: Rooms, call: Call, request: OffsetDeleteRequest
+) -> OffsetDeleteResponse | Later:
+    """OffsetDelete: v0.
+
+    Offsets of topics that a live group subscribes to are refused; one that was never committed is forgotten too.
+    Answered when that is durable. v0 KIP-496
+    """
+    if not request.group_id:
+        return OffsetDeleteResponse(error_code=ErrorCode.INVALID_GROUP_ID)
+    topics = rooms.cluster.state.topics
+    known: list[OffsetDeleteResponsePartition] = []
+    partitions: list[tuple[str, int]] = []
+    answered: list[OffsetDeleteResponseTopic] = []
+    for asked in request.topics:
+        topic = topics.get(asked.name)
+        count = 0 if topic is None else len(topic.partitions)
+        answers = []
+        for each in asked.partitions:
+            index = each.partition_index
+            answer = OffsetDeleteResponsePartition(partition_index=index)
+            answers.append(answer)
+            if 0 <= index < count:
+                known.append(answer)
+                partitions.append((asked.name, index))
+            else:
+                answer.error_code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+        answered.append(OffsetDeleteResponseTopic(name=asked.name, partitions=answers))
+    to = Pending(partial(_forgotten, answered, known), call.version)
+    rooms.groups.forget(request.group_id, ForgetOffsets(to, tuple(partitions)))
+    return to.outcome()
+
+
+def _forgotten(
+    topics: list[OffsetDeleteResponseTopic],
+    known: list[OffsetDeleteResponsePartition],
+    forgotten: Forgotten,
+    version: int,
+) -> OffsetDeleteResponse:
+    if forgotten.error is not ErrorCode.NONE:
+        return OffsetDeleteResponse(error_code=forgotten.error)
+    for answer, error in zip(known, forgotten.partitions, strict=True):
+        answer.error_code = error
+    return OffsetDeleteResponse(topics=topics)

@@ -96,6 +96,25 @@ def offset_for_leader_epoch(version):
     yield lo.OffsetForLeaderEpochRequest(topics=[lo.OffsetForLeaderTopic(topic="t", partitions=partitions)])
 
 
+def offset_commit(version):
+    topic = of.OffsetCommitRequestTopic(
+        partitions=[
+            of.OffsetCommitRequestPartition(
+                partition_index=index, committed_offset=3, committed_metadata=metadata
+            )
+            for index, metadata in ((0, "hi"), (1, None), (9, ""))
+        ]
+    )
+    if version >= 10:
+        topic.topic_id = bytes(range(16))
+    else:
+        topic.name = "t"
+    yield of.OffsetCommitRequest(group_id="g", topics=[topic])
+    yield of.OffsetCommitRequest(
+        group_id="g", member_id="me", generation_id_or_member_epoch=1, topics=[topic]
+    )
+
+
 def offset_fetch(version):
     if version >= 8:
         topic = of.OffsetFetchRequestTopics(partition_indexes=[0, 9])
@@ -110,6 +129,62 @@ def offset_fetch(version):
         yield of.OffsetFetchRequest(
             group_id="g", topics=[of.OffsetFetchRequestTopic(name="t", partition_indexes=[0, 9])]
         )
+
+
+def offset_delete(version):
+    partitions = [of.OffsetDeleteRequestPartition(partition_index=index) for index in (0, 9)]
+    topics = [of.OffsetDeleteRequestTopic(name="t", partitions=partitions)]
+    for group_id in ("g", ""):
+        yield of.OffsetDeleteRequest(group_id=group_id, topics=topics)
+
+
+def join_group(version):
+    for group_id, member_id in (("g", ""), ("g", "nobody"), ("", "")):
+        yield gr.JoinGroupRequest(
+            group_id=group_id,
+            session_timeout_ms=10_000,
+            rebalance_timeout_ms=10_000 if version else -1,
+            member_id=member_id,
+            group_instance_id="i" if version >= 5 else None,
+            protocol_type="consumer",
+            protocols=[gr.JoinGroupRequestProtocol(name="range", metadata=b"topics")],
+            reason="why not" if version >= 8 else None,
+        )
+
+
+def sync_group(version):
+    yield gr.SyncGroupRequest(
+        group_id="g",
+        generation_id=1,
+        member_id="me",
+        assignments=[gr.SyncGroupRequestAssignment(member_id="me", assignment=b"all")],
+    )
+
+
+def heartbeat(version):
+    yield gr.HeartbeatRequest(group_id="g", generation_id=1, member_id="me")
+
+
+def leave_group(version):
+    if version < 3:
+        yield gr.LeaveGroupRequest(group_id="g", member_id="me")
+    else:
+        members = [gr.MemberIdentity(member_id="me"), gr.MemberIdentity(group_instance_id="i")]
+        yield gr.LeaveGroupRequest(group_id="g", members=members)
+
+
+def describe_groups(version):
+    yield gr.DescribeGroupsRequest(groups=["g", "nobody"], include_authorized_operations=version >= 3)
+
+
+def list_groups(version):
+    yield gr.ListGroupsRequest(
+        states_filter=["Stable"] if version >= 4 else [], types_filter=["classic"] if version >= 5 else []
+    )
+
+
+def delete_groups(version):
+    yield gr.DeleteGroupsRequest(groups_names=["g", "nobody"])
 
 
 def describe_configs(version):
@@ -223,8 +298,15 @@ def describe_topic_partitions(version):
 
 REQUESTS_OF = {
     3: metadata,
+    8: offset_commit,
     9: offset_fetch,
     10: find_coordinator,
+    11: join_group,
+    12: heartbeat,
+    13: leave_group,
+    14: sync_group,
+    15: describe_groups,
+    16: list_groups,
     18: api_versions,
     19: create_topics,
     20: delete_topics,
@@ -235,9 +317,11 @@ REQUESTS_OF = {
     33: alter_configs,
     35: describe_log_dirs,
     37: create_partitions,
+    42: delete_groups,
     43: elect_leaders,
     44: incremental_alter_configs,
     46: list_partition_reassignments,
+    47: offset_delete,
     48: describe_client_quotas,
     49: alter_client_quotas,
     50: describe_user_scram_credentials,
@@ -254,9 +338,10 @@ EVERY = [
 
 @pytest.mark.parametrize("key, version", EVERY)
 async def test_requests_and_answers_fit_their_version(tmp_path, key, version):
-    house = House(tmp_path)
+    house = House(tmp_path, {"group.initial.rebalance.delay.ms": "0"})
     house.open_disk()
     house.create("t", 2)
+    house.create("__consumer_offsets", 2)
 
     for request in REQUESTS_OF[key](version):
         sent = b"".join(map(bytes, encode(request, version)))

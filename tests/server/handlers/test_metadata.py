@@ -1,4 +1,4 @@
-"""Metadata, DescribeCluster and FindCoordinator, against what Kafka 4.3 answers."""
+"""Metadata and DescribeCluster, against what Kafka 4.3 answers."""
 
 import pytest
 
@@ -6,11 +6,9 @@ from kbroker.cluster.commands import EpochFloor, RaiseEpochs
 from kbroker.errors import ErrorCode, KafkaError
 from kbroker.model import Endpoint
 from kbroker.protocol.messages.cluster import DescribeClusterRequest
-from kbroker.protocol.messages.groups import FindCoordinatorRequest
 from kbroker.protocol.messages.metadata import MetadataRequest, MetadataRequestTopic
 from kbroker.server.handlers.metadata import (
     handle_describe_cluster,
-    handle_find_coordinator,
     handle_metadata,
 )
 from tests.support.rooms import CLUSTER_ID, NODE, PLAIN, TLS, House
@@ -417,50 +415,3 @@ async def test_there_are_endpoints_of_brokers_only(house, endpoint_type, error):
         answer.brokers,
     )
     assert answer.error_message
-
-
-# FindCoordinator
-
-
-@pytest.mark.parametrize("version", range(4))
-async def test_a_groups_coordinator_is_this_broker(house, version):
-    answer = await house.ask(handle_find_coordinator, FindCoordinatorRequest(key="group"), version=version)
-
-    assert (ErrorCode.NONE, NODE, PLAIN.host, PLAIN.port) == (
-        answer.error_code,
-        answer.node_id,
-        answer.host,
-        answer.port,
-    )
-
-
-async def test_many_coordinators_are_found_at_once(house):
-    request = FindCoordinatorRequest(coordinator_keys=["a", "", "a"])
-
-    answer = await house.ask(handle_find_coordinator, request, version=6, listener="SSL")
-
-    assert [(key, ErrorCode.NONE, NODE, TLS.host, TLS.port) for key in ("a", "", "a")] == [
-        (each.key, each.error_code, each.node_id, each.host, each.port) for each in answer.coordinators
-    ]
-
-
-@pytest.mark.parametrize(
-    "key_type, error",
-    [
-        (1, ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED),
-        (2, ErrorCode.INVALID_REQUEST),
-        (5, ErrorCode.INVALID_REQUEST),
-    ],
-)
-async def test_other_coordinators_do_not_exist(house, key_type, error):
-    one = await house.ask(
-        handle_find_coordinator, FindCoordinatorRequest(key="k", key_type=key_type), version=2
-    )
-    many = await house.ask(
-        handle_find_coordinator, FindCoordinatorRequest(coordinator_keys=["k"], key_type=key_type), version=4
-    )
-
-    assert [(error, -1, "", -1)] * 2 == [
-        (each.error_code, each.node_id, each.host, each.port) for each in (one, *many.coordinators)
-    ]
-    assert one.error_message

@@ -1,0 +1,111 @@
+"""FindCoordinator: which broker coordinates a group; makes the topic that groups are kept in when it is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+from kbroker.cluster.commands import CreateTopics, NewTopic
+from kbroker.cluster.names import GROUPS_TOPIC
+from kbroker.cluster.placement import place
+from kbroker.errors import ErrorCode, KafkaError
+from kbroker.model import NO_BROKER, new_uuid
+from kbroker.observe import logs
+from kbroker.protocol.messages.groups import Coordinator, FindCoordinatorRequest, FindCoordinatorResponse
+from kbroker.server.handlers.shared import endpoint_of
+from kbroker.server.rooms import Call, Rooms
+
+log = logs.get_logger("groups")
+
+GROUP, TRANSACTION, SHARE = range(3)  # key types
+MANY_KEYS_FROM = 4
+
+
+def handle_find_coordinator(
+    rooms: Rooms, call: Call, request: FindCoordinatorRequest
+) -> FindCoordinatorResponse | Coroutine[Any, Any, FindCoordinatorResponse]:
+    """FindCoordinator: v0-6.
+
+    A group's coordinator is the broker that leads its partition of `__consumer_offsets`. The first to ask for one waits
+    for that topic to be made, one fsync, and is answered like all others; Kafka answers COORDINATOR_NOT_AVAILABLE then.
+    Not done: transactions (TRANSACTIONAL_ID_AUTHORIZATION_FAILED: fatal and clear in every client, while any other
+    code is retried for ever by librdkafka), share groups (INVALID_REQUEST, as for any other type of key).
+    v1 key types (KIP-98) · v3 flexible · v4 many keys at once (KIP-699) · v5 TRANSACTION_ABORTABLE (KIP-890) · v6 share
+    groups (KIP-932)
+    """
+    if request.key_type == GROUP and GROUPS_TOPIC not in rooms.cluster.state.topics:
+        return _created_first(rooms, call, request)
+    return _answer(rooms, call, request)
+
+
+async def _created_first(
+    rooms: Rooms, call: Call, request: FindCoordinatorRequest
+) -> FindCoordinatorResponse:
+    await create_groups_topic(rooms)
+    return _answer(rooms, call, request)
+
+
+async def create_groups_topic(rooms: Rooms) -> None:
+    """Make `__consumer_offsets`, as the broker's options say; where that cannot be, one log line says why."""
+    try:
+        results: Sequence[object] = await rooms.propose(CreateTopics([groups_topic(rooms)]))
+    except KafkaError as error:
+        results = [error]
+    for result in results:
+        # others may have made it meanwhile
+        if isinstance(result, KafkaError) and result.code is not ErrorCode.TOPIC_ALREADY_EXISTS:
+            log.warning("topic of the groups not created", topic=GROUPS_TOPIC, error=str(result))
+
+
+def groups_topic(rooms: Rooms) -> NewTopic:
+    """The topic that groups are kept in, with Kafka's configs for it. There are not more replicas than brokers."""
+    settings, brokers = rooms.settings, rooms.cluster.state.brokers
+    replicas = place(
+        brokers.values(),
+        partitions=settings.offsets_topic_num_partitions,
+        replication_factor=max(1, min(settings.offsets_topic_replication_factor, len(brokers))),
+        start=rooms.random.randrange(0, max(len(brokers), 1)),
+    )
+    configs = {
+        "cleanup.policy": "compact",
+        "compression.type": "producer",
+        "segment.bytes": str(settings.offsets_topic_segment_bytes),
+    }
+    return NewTopic(GROUPS_TOPIC, new_uuid(rooms.random), replicas, settings.check_topic(configs))
+
+
+def _answer(rooms: Rooms, call: Call, request: FindCoordinatorRequest) -> FindCoordinatorResponse:
+    if call.version >= MANY_KEYS_FROM:
+        return FindCoordinatorResponse(
+            coordinators=[
+                _coordinator(rooms, call, request.key_type, key) for key in request.coordinator_keys
+            ]
+        )
+    one = _coordinator(rooms, call, request.key_type, request.key)
+    return FindCoordinatorResponse(
+        error_code=one.error_code,
+        error_message=one.error_message,
+        node_id=one.node_id,
+        host=one.host,
+        port=one.port,
+    )
+
+
+def _coordinator(rooms: Rooms, call: Call, key_type: int, key: str) -> Coordinator:
+    if key_type == TRANSACTION:
+        return _none(key, ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "This broker has no transactions.")
+    if key_type != GROUP:
+        return _none(key, ErrorCode.INVALID_REQUEST, f"This broker has no keys of type {key_type}.")
+    state = rooms.cluster.state
+    topic = state.topics.get(GROUPS_TOPIC)
+    if topic is None:
+        return _none(key, ErrorCode.COORDINATOR_NOT_AVAILABLE, f"The topic {GROUPS_TOPIC} cannot be made.")
+    leader = topic.partitions[rooms.groups.partition_of(key)].leader
+    endpoint = endpoint_of(state, leader, call.listener)
+    if endpoint is None:
+        return _none(key, ErrorCode.COORDINATOR_NOT_AVAILABLE, "Nobody leads this group's partition now.")
+    return Coordinator(key=key, node_id=leader, host=endpoint.host, port=endpoint.port, error_message=None)
+
+
+def _none(key: str, code: ErrorCode, why: str) -> Coordinator:
+    return Coordinator(key=key, node_id=NO_BROKER, port=-1, error_code=code, error_message=why)
