@@ -77,7 +77,6 @@ class _Assigned(NamedTuple):
 class _Renamed(NamedTuple):
     """A write under way: a static member that came back under a new id, and how it was before."""
 
-    generation: int
     member_id: str
     may_skip_assignment: bool
     old_member_id: str
@@ -409,7 +408,6 @@ class ClassicGroup:
         fenced = ErrorCode.FENCED_INSTANCE_ID
         self._dismiss(member, Joined(fenced, old_id), Synced(fenced))
         change = _Renamed(
-            self.generation,
             member_id,
             event.may_skip_assignment,
             old_id,
@@ -421,7 +419,6 @@ class ClassicGroup:
         self._rename(member, member_id)
         member.is_new = False
         self._wait_to_join(event, member)
-        self._heard(member)
         if self.state is State.STABLE and self._roster.select_protocol() == self.protocol_name:
             self._write({m.member_id: m.assignment for m in self._roster.members.values()}, change)
         else:
@@ -437,11 +434,9 @@ class ClassicGroup:
     def _renamed(self, change: _Renamed, error: ErrorCode) -> None:
         """A static member's new id is written down, or could not be."""
         member = self._roster.members.get(change.member_id)
-        if member is None or self.state is not State.STABLE or change.generation != self.generation:
+        if member is None or member.join_to is NOBODY or self.state is not State.STABLE:
             return  # a rebalance overtook it, and answers it
         to = self._roster.take_joiner(member)
-        if to is NOBODY:
-            return
         if error:
             self._rename(member, change.old_member_id)
             self._roster.update(

@@ -153,6 +153,31 @@ def test_a_static_member_whose_new_id_cannot_be_written_down_keeps_the_old_one(s
     assert [b"", b""] == [member.metadata for member in stage.group.described().members]
 
 
+def test_a_static_member_whose_new_id_was_long_in_writing_has_a_session_from_then(stage):
+    stage.settle_static("a", "b")
+    stage.commits = False
+    stage.join("b", "", instance="B")
+    stage.pass_time(30, beating="a")
+    assert ["a", "b"] == stage.members(), "it waits, so it is alive"
+    stage.committed()
+    stage.pass_time(9.9, beating="a")
+    assert ["a", "b"] == stage.members()
+    stage.pass_time(0.3, beating="a")
+
+    assert ["a"] == stage.members()
+
+
+def test_a_static_member_that_starts_anew_must_still_ask_for_its_assignment(stage):
+    for name in "ab":
+        stage.join(name, "", instance=name.upper(), rebalance_ms=20_000)
+    stage.pass_time(6)
+    stage.sync("a", {"b": b"B"})
+    stage.join("b", "", instance="B", rebalance_ms=20_000)
+    stage.pass_time(20, beating="ab")
+
+    assert (["a"], State.PREPARING) == (stage.members(), stage.state)
+
+
 def test_a_static_member_whose_new_id_a_rebalance_overtook_is_answered_by_that(stage):
     stage.settle_static("a", "b")
     stage.commits = False
