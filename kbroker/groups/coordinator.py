@@ -174,7 +174,10 @@ class GroupCoordinator:
         return self._topic[1]
 
     def error_of(self, group_id: str) -> ErrorCode:
-        """Whether this broker serves a group: NONE, or why not."""
+        """Whether this broker serves a group: NONE, or why not. COORDINATOR_NOT_AVAILABLE: there is no topic for it yet,
+        which is told to nobody who asks for more than that."""
+        if GROUPS_TOPIC not in self._state.topics:
+            return ErrorCode.COORDINATOR_NOT_AVAILABLE
         try:
             self._serving(group_id)
         except KafkaError as error:
@@ -183,9 +186,11 @@ class GroupCoordinator:
 
     def _serving(self, group_id: str) -> Ledger:
         """The ledger of a group. KafkaError says what a client is told where there is none, or not yet."""
-        topic = self._state.topics.get(GROUPS_TOPIC)
-        if topic is None or self._stopped:
+        if self._stopped:
             raise KafkaError(ErrorCode.COORDINATOR_NOT_AVAILABLE)
+        topic = self._state.topics.get(GROUPS_TOPIC)
+        if topic is None:
+            raise KafkaError(ErrorCode.NOT_COORDINATOR)
         index = java_hash(group_id) % self._count(topic)
         ledger = self._ledgers.get(index)
         if ledger is None:

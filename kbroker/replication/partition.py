@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
+from kbroker.cluster.names import INTERNAL_TOPICS
 from kbroker.config import TopicConfig
 from kbroker.errors import ErrorCode, KafkaError
 from kbroker.model import NO_BROKER, NO_EPOCH, BrokerId, TopicPartition
@@ -110,6 +111,7 @@ class Partition:
         "gone",
         "has_deadlines",
         "high_watermark",
+        "internal",
         "is_leader",
         "isr",
         "leader",
@@ -134,6 +136,7 @@ class Partition:
     ) -> None:
         self.tp = tp
         self.topic_id = topic_id
+        self.internal = tp.topic in INTERNAL_TOPICS  # written by the broker itself
         self.log = log
         self.config = config
         self._limits = limits

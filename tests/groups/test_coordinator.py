@@ -54,14 +54,14 @@ def test_a_topic_that_grows_keeps_its_groups(house):
     assert {T: 5} == house.committed("group")
 
 
-def test_without_the_topic_there_is_no_coordinator(house):
+def test_without_the_topic_nobody_is_the_coordinator(house):
     house.delete_topic(GROUPS_TOPIC)
 
     assert ErrorCode.COORDINATOR_NOT_AVAILABLE == house.groups.error_of("g")
-    assert [ErrorCode.COORDINATOR_NOT_AVAILABLE] == house.commit("g", {T: 1})
-    assert ErrorCode.COORDINATOR_NOT_AVAILABLE == house.groups.fetch("g", None).error
-    assert ErrorCode.COORDINATOR_NOT_AVAILABLE == house.join("g")[0].error
-    assert {"g": ErrorCode.COORDINATOR_NOT_AVAILABLE} == house.delete("g")
+    assert [ErrorCode.NOT_COORDINATOR] == house.commit("g", {T: 1})
+    assert ErrorCode.NOT_COORDINATOR == house.groups.fetch("g", None).error
+    assert ErrorCode.NOT_COORDINATOR == house.join("g")[0].error
+    assert {"g": ErrorCode.NOT_COORDINATOR} == house.delete("g")
     assert (ErrorCode.NONE, []) == house.groups.list()
 
 

@@ -22,6 +22,8 @@ from kbroker.server.rooms import NO_RESPONSE, Call, Later, NoResponse, Rooms, br
 
 FIRST_WITH_TOPIC_IDS = 13
 ACKS_NONE, ACKS_LEADER, ACKS_ALL = 0, 1, -1
+# The client id that may write to internal topics, as in Kafka: that of its brokers' and tools' own clients.
+ADMIN_CLIENT_ID = "__admin_client"
 
 Response = ProduceResponse | Later | NoResponse
 
@@ -39,7 +41,12 @@ def handle_produce(
     """
     acks = request.acks
     topics = request.topic_data
-    produce = _Produce(rooms, request, with_ids=call.version >= FIRST_WITH_TOPIC_IDS)
+    produce = _Produce(
+        rooms,
+        request,
+        with_ids=call.version >= FIRST_WITH_TOPIC_IDS,
+        internal=call.client_id == ADMIN_CLIENT_ID,
+    )
     if rooms.quotas.active:
         rooms.quotas.produced(
             call, sum(len(_view(data)) for topic in topics for data in topic.partition_data)
@@ -97,13 +104,14 @@ async def _produce_in_slices(call: Call, request: ProduceRequest, produce: _Prod
 class _Produce:
     """One request while its batches are appended."""
 
-    __slots__ = ("_acks", "_failed", "_partitions", "_request", "_topics", "_waiting", "_with_ids")
+    __slots__ = ("_acks", "_failed", "_internal", "_partitions", "_request", "_topics", "_waiting", "_with_ids")
 
-    def __init__(self, rooms: Rooms, request: ProduceRequest, *, with_ids: bool) -> None:
+    def __init__(self, rooms: Rooms, request: ProduceRequest, *, with_ids: bool, internal: bool) -> None:
         self._partitions = rooms.partitions
         self._request = request
         self._acks = request.acks
         self._with_ids = with_ids
+        self._internal = internal  # may write to internal topics
         self._topics: list[TopicProduceResponse] = []
         self._waiting: list[tuple[Partition, Appended, PartitionProduceResponse]] = []
         self._failed: PartitionProduceResponse | None = None  # the first that was refused
@@ -153,8 +161,12 @@ class _Produce:
 
     def _find(self, topic: TopicProduceData, index: int) -> Partition | None:
         if self._with_ids:
-            return self._partitions.by_id(topic.topic_id, index)
-        return self._partitions.get(topic.name, index)
+            found = self._partitions.by_id(topic.topic_id, index)
+        else:
+            found = self._partitions.get(topic.name, index)
+        if found is not None and found.internal and not self._internal:
+            raise KafkaError(ErrorCode.INVALID_TOPIC_EXCEPTION)
+        return found
 
     def _unknown(self, topic: TopicProduceData) -> KafkaError:
         known = not self._with_ids or self._partitions.knows(topic.topic_id)

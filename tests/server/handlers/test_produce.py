@@ -6,6 +6,7 @@ import pytest
 
 from kbroker.errors import ErrorCode
 from kbroker.protocol import compression
+from kbroker.protocol.messages.groups import FindCoordinatorRequest
 from kbroker.protocol.messages.produce import PartitionProduceData, ProduceRequest, TopicProduceData
 from kbroker.protocol.records import build_batch, record
 from tests.support.batches import three, with_crc, with_fields
@@ -244,6 +245,22 @@ def test_an_unknown_partition_of_a_known_topic_is_unknown_by_name_and_by_id(clie
 
 
 # -- idempotence
+
+
+@pytest.mark.parametrize(
+    ("client_id", "code"), [("raw", ErrorCode.INVALID_TOPIC_EXCEPTION), ("__admin_client", 0)]
+)
+def test_internal_topics_are_written_by_the_broker_and_by_tools_of_a_certain_name(connect, client_id, code):
+    client = connect()
+    found = FindCoordinatorRequest(key_type=0, coordinator_keys=["group"])
+    while client.ask(found, 4).coordinators[0].error_code:
+        pass
+    client.client_id = client_id
+    tombstone = build_batch([record(None, key=b"\x7f\xff", timestamp=int(time.time() * 1000))])
+
+    for _ in range(3):
+        answer = answer_of(client.ask(produce_request("__consumer_offsets", tombstone, partition=49), 9))
+        assert code == answer.error_code
 
 
 def idempotent(sequence: int, *values: bytes, producer_id: int = 4711, epoch: int = 0) -> bytes:
