@@ -726,9 +726,7 @@ class ClassicGroup:
     ) -> Joined:
         """This generation, for a member; for the leader with everybody in it."""
         if members is None:
-            leads = member.member_id == self._roster.leader
-            everybody = self._roster.members.values() if leads else ()
-            members = tuple((m.member_id, m.instance_id, m.metadata(self.protocol_name)) for m in everybody)
+            members = self._everybody() if member.member_id == self._roster.leader else ()
         return Joined(
             error,
             member.member_id if member_id is None else member_id,
@@ -739,6 +737,10 @@ class ClassicGroup:
             skip,
             members,
         )
+
+    def _everybody(self) -> tuple[tuple[str, str | None, bytes], ...]:
+        name = self.protocol_name
+        return tuple((m.member_id, m.instance_id, m.metadata(name)) for m in self._roster.members.values())
 
     def _synced(self, member: Member) -> Synced:
         return Synced(ErrorCode.NONE, self.protocol_type, self.protocol_name, member.assignment)

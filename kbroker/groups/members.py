@@ -81,7 +81,10 @@ class Member:
 
     def metadata(self, protocol_name: str | None) -> bytes:
         """What it said in this protocol."""
-        return next((protocol.metadata for protocol in self.protocols if protocol.name == protocol_name), b"")
+        for protocol in self.protocols:
+            if protocol.name == protocol_name:
+                return protocol.metadata
+        return b""
 
     def record(self, protocol_name: str | None, assignment: bytes) -> MemberRecord:
         """This member, to be written down."""
