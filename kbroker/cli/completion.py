@@ -55,7 +55,7 @@ def _names(params: Mapping[str, Any], incomplete: str, ask: Any) -> list[str]:
 
     connection = {name: params.get(name) for name in CONNECTION_OPTIONS}
     try:
-        names = asyncio.run(asyncio.wait_for(_asked(reach_of(connection), ask), ANSWER_SECONDS_MAX))
+        names = asyncio.run(_asked(reach_of(connection), ask))
     except (ClientError, KafkaError, TimeoutError):
         return []  # a half-typed line is no place for a sentence
     return sorted(name for name in names if name.startswith(incomplete))
@@ -64,7 +64,10 @@ def _names(params: Mapping[str, Any], incomplete: str, ask: Any) -> list[str]:
 async def _asked(reach: Reach, ask: Any) -> list[str]:
     from kbroker.cli.client.cluster import Cluster
 
-    async with Cluster(reach.bootstrap, reach.context(), retry_seconds=0) as cluster:
+    async with (
+        asyncio.timeout(ANSWER_SECONDS_MAX),
+        Cluster(reach.bootstrap, reach.context(), retry_seconds=0) as cluster,
+    ):
         names: list[str] = await ask(cluster)
         return names
 

@@ -101,7 +101,10 @@ class Connection:
         self._send(encode_request(request, version, self._number, self._client_id))
         await self._drain()
         try:
-            return await asyncio.wait_for(answer, within)
+            async with asyncio.timeout(
+                within
+            ):  # not wait_for, which may swallow a cancellation (Python 3.11)
+                return await answer
         except TimeoutError:
             error = Disconnected(f"the broker at {self.address} did not answer within {within:.0f} s")
             self._fail(error)
@@ -195,8 +198,10 @@ def _ended(address: Address, error: Exception) -> Disconnected:
 async def connect(address: Address, tls: ssl.SSLContext | None, client_id: str = CLIENT_ID) -> Connection:
     """An open connection that knows the broker's versions. Unreachable where that is not to be had."""
     try:
-        opening = asyncio.open_connection(address.host, address.port, ssl=tls, limit=STREAM_BYTES)
-        reader, writer = await asyncio.wait_for(opening, CONNECT_SECONDS_MAX)
+        async with asyncio.timeout(CONNECT_SECONDS_MAX):
+            reader, writer = await asyncio.open_connection(
+                address.host, address.port, ssl=tls, limit=STREAM_BYTES
+            )
     except (OSError, TimeoutError) as error:
         raise Unreachable(why_not(address, error)) from None
     writer.transport.set_write_buffer_limits(high=4 * STREAM_BYTES)

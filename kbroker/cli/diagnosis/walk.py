@@ -219,7 +219,8 @@ async def _send_and_read(cluster: Cluster, topic: str, token: str) -> AsyncItera
         yield _clock(sent.log_append_time_ms / 1000, began, ended)
     again = time.monotonic()
     try:
-        found = await asyncio.wait_for(_read(cluster, topic, sent.base_offset), READ_SECONDS_MAX)
+        async with asyncio.timeout(READ_SECONDS_MAX):
+            found = await _read(cluster, topic, sent.base_offset)
     except TimeoutError:
         waited = f"the record did not come within {READ_SECONDS_MAX:.0f} s"
         yield failed(

@@ -1,0 +1,87 @@
+"""Verbs in this process against an embedded broker: `cli("topic", "list")`."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import tempfile
+
+import pytest
+from click.testing import CliRunner
+
+from kbroker.cli import main
+from kbroker.cli import produce as produce_module
+from kbroker.testing import Broker
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="package")
+def broker():
+    with Broker(num_partitions=1) as running:
+        yield running
+
+
+@pytest.fixture
+def topic(broker):
+    """A topic of three partitions."""
+    return broker.create_topic(f"cli-{next(_numbers)}", partitions=3)
+
+
+class Done:
+    """How a verb ended."""
+
+    def __init__(self, result):
+        self.code = result.exit_code
+        self.out = result.stdout_bytes.decode()
+        self.err = result.stderr
+        self.exception = result.exception
+
+    @property
+    def rows(self):
+        """Tab-separated lines."""
+        return [line.split("\t") for line in self.out.splitlines()]
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+    @property
+    def lines(self):
+        """JSON lines."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+@pytest.fixture
+def cli(broker, monkeypatch):
+    """Run a verb; it must end well unless `code` says otherwise."""
+    monkeypatch.setenv("KBROKER_BOOTSTRAP", broker.bootstrap_servers)
+
+    def run(*args, stdin=b"", code=0):
+        with tempfile.TemporaryFile() as file:
+            file.write(stdin)
+            file.seek(0)
+            monkeypatch.setattr(produce_module, "stdin_fd", file.fileno)
+            done = Done(CliRunner().invoke(main, [str(arg) for arg in args]))
+        assert code == done.code, f"{done.err}{done.out}{done.exception!r}"
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+        return done
+
+    return run
+
+
+@pytest.fixture
+def nobody():
+    """An address where nobody listens."""
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{free.getsockname()[1]}"
+
+
+@pytest.fixture
+def environment(broker):
+    """For verbs as processes."""
+    return {**os.environ, "KBROKER_BOOTSTRAP": broker.bootstrap_servers}

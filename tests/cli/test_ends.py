@@ -1,0 +1,155 @@
+"""How verbs end: Ctrl-C, SIGTERM, a closed pipe, a broker that is not there; and what a terminal gets."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+
+import pytest
+
+LIMIT_S = 30
+
+
+@pytest.fixture
+def process(environment):
+    """`process("consume", ...)`: a verb as a process of its own."""
+    running = []
+
+    def start(*args, **options):
+        command = [sys.executable, "-m", "kbroker", *args]
+        options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        running.append(subprocess.Popen(command, env=environment, **options))
+        return running[-1]
+
+    yield start
+    for one in running:
+        one.kill()
+        one.wait(LIMIT_S)
+        for stream in (one.stdin, one.stdout, one.stderr):
+            if stream is not None:
+                stream.close()
+
+
+@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_following_without_a_word(process, cli, topic, how, code):
+    cli("produce", topic, stdin=b"here\n")
+    consumer = process("consume", topic)
+    assert b"here\n" == consumer.stdout.readline()
+
+    consumer.send_signal(how)
+
+    out, err = consumer.communicate(timeout=LIMIT_S)
+    assert (code, b"", b"") == (consumer.returncode, out, err)
+
+
+def test_ctrl_c_ends_a_producer_that_waits_for_a_line(process, topic, broker):
+    producer = process("produce", topic)
+    producer.stdin.write(b"first\n")
+    producer.stdin.flush()
+    while not broker.records(topic):
+        assert producer.poll() is None
+
+    producer.send_signal(signal.SIGINT)
+
+    assert 130 == producer.wait(LIMIT_S)
+    assert b"" == producer.stderr.read()
+
+
+def test_a_reader_that_goes_away_ends_it_without_a_word(process, cli, topic):
+    cli("produce", topic, "-p", 0, stdin=b"line\n" * 200_000)
+    consumer = process("consume", topic)
+    assert b"line\n" == consumer.stdout.readline()
+
+    consumer.stdout.close()
+
+    assert 141 == consumer.wait(LIMIT_S)
+    assert b"" == consumer.stderr.read()
+
+
+def test_a_record_is_sent_when_its_line_is_there(process, topic, broker):
+    """Somebody types: nothing waits for a batch to fill."""
+    producer = process("produce", topic)
+    for count in (1, 2, 3):
+        producer.stdin.write(b"line\n")
+        producer.stdin.flush()
+        while len(broker.records(topic)) < count:
+            assert producer.poll() is None
+
+    producer.stdin.close()
+
+    assert 0 == producer.wait(LIMIT_S)
+
+
+def test_nobody_listens(cli, nobody):
+    failed = cli("topic", "list", "-b", nobody, code=1)
+
+    assert (
+        f"Error: nobody listens at {nobody}; is the broker running, and is this its address?\n" == failed.err
+    )
+
+
+def test_the_second_bootstrap_server_serves_when_the_first_does_not(cli, broker, nobody, topic):
+    assert topic in cli("topic", "list", "-b", f"{nobody},{broker.bootstrap_servers}").out
+
+
+def test_a_host_without_an_address(cli):
+    assert (
+        "the host 'nowhere.invalid' has no address"
+        in cli("topic", "list", "-b", "nowhere.invalid", code=1).err
+    )
+
+
+def test_a_terminal_gets_a_table_and_no_control_characters(process, cli, broker, topic):
+    cli("produce", topic, stdin=b"a\x1b[2Jb\xff\n")
+
+    shown = on_terminal(process, "consume", topic, "-e")
+    raw = on_terminal(process, "consume", topic, "-e", "--raw")
+    table = on_terminal(process, "topic", "describe", topic)
+
+    assert b"a\\x1b[2Jb\\xff\r\n" == shown
+    assert b"a\x1b[2Jb\xff\r\n" == raw
+    assert all(word in table for word in (b"partition", b"leader", b"earliest"))
+
+
+def on_terminal(process, *args):
+    """What the verb prints on a terminal."""
+    ours, theirs = pty.openpty()
+    try:
+        one = process(*args, stdout=theirs)
+        os.close(theirs)
+        seen = b""
+        while True:
+            try:
+                more = os.read(ours, 65_536)
+            except OSError:  # Linux says so that nobody holds the other end
+                break
+            if not more:
+                break
+            seen += more
+        assert 0 == one.wait(LIMIT_S), one.stderr.read()
+        return seen
+    finally:
+        os.close(ours)
+
+
+def test_it_waits_for_a_broker_that_restarts_while_it_sends(process):
+    """One that is there, goes, and comes back: every line is there once."""
+    from kbroker.testing import Broker
+
+    with Broker() as broker:
+        broker.create_topic("kept", partitions=1)
+        producer = process("produce", "kept", "-b", broker.bootstrap_servers)
+        producer.stdin.write(b"before\n")
+        producer.stdin.flush()
+        while not broker.records("kept"):
+            assert producer.poll() is None
+        broker.restart()
+        producer.stdin.write(b"after\n")
+
+        _, err = producer.communicate(timeout=LIMIT_S)
+
+        assert (0, b"") == (producer.returncode, err)
+        assert [b"before", b"after"] == [record.value for record in broker.records("kept")]
