@@ -92,6 +92,13 @@ class ArrayLayouts(dict[tuple[int, ...], tuple[Any, ...]]):
         return found
 
 
+def _shares(cls: type[Struct]) -> bool:
+    """Whether somewhere in it several structs may hold the same list."""
+    return any(
+        field.shared or (isinstance(field.of, type) and _shares(struct_of(field))) for field in cls.FIELDS
+    )
+
+
 def compile_encoder(cls: type[Message], version: int) -> Any:
     """`encode(message) -> bytes`, or `-> list[Part]` where the class has records; its first part is bytes."""
     return _Encoder(cls, version).compile()
@@ -115,6 +122,8 @@ class _Encoder:
         source.add("o = []", "w = o.append")
         if self.parts:
             source.add("parts = []")
+        if _shares(self.cls):
+            source.add("known = {}")
         self.write_struct(self.cls, "m")
         if self.parts:
             source.add("if o:", " parts.append(b''.join(o))", "return parts")
@@ -280,6 +289,26 @@ class _Encoder:
         if isinstance(of, str) and is_fixed(of):
             source.add(f"{self.writer}(pack('>%d{FIXED[of]}' % len({items}), *{items}))")
             return
+        if field.shared:
+            self.write_shared(field, items)
+        else:
+            self.write_each(field, items)
+
+    def write_shared(self, field: Field, items: str) -> None:
+        """Elements that are written once for each list, however many structs of this message hold it."""
+        source, outer = self.source, self.writer
+        done, out, self.writer = source.fresh("s"), source.fresh("o"), source.fresh("w")
+        source.add(f"{done} = known.get(id({items}))", f"if {done} is None:")
+        source.depth += 1
+        source.add(f"{out} = []", f"{self.writer} = {out}.append")
+        self.write_each(field, items)
+        source.add(f"{done} = known[id({items})] = b''.join({out})")
+        source.depth -= 1
+        self.writer = outer
+        source.add(f"{outer}({done})")
+
+    def write_each(self, field: Field, items: str) -> None:
+        source, of = self.source, field.of
         item = source.fresh("x")
         source.add(f"for {item} in {items}:")
         source.depth += 1

@@ -66,7 +66,7 @@ def parse_versions(text: str) -> tuple[int, int]:
 class Field:
     """One declared field. A tagged field is tagged in all its versions."""
 
-    __slots__ = ("default", "ignorable", "name", "nullable", "of", "tag", "type", "versions")
+    __slots__ = ("default", "ignorable", "name", "nullable", "of", "shared", "tag", "type", "versions")
 
     def __init__(
         self,
@@ -78,6 +78,7 @@ class Field:
         nullable: str | None = None,
         ignorable: bool = False,
         tag: int | None = None,
+        shared: bool = False,
     ) -> None:
         self.name = ""  # set by the class it is declared in
         self.type = kind
@@ -87,6 +88,7 @@ class Field:
         self.default = default
         self.ignorable = ignorable  # left out silently in versions that lack it, whatever its value
         self.tag = tag
+        self.shared = shared  # several structs of a message hold the same list: its elements are encoded once
 
     def is_in(self, version: int) -> bool:
         return self.versions[0] <= version <= self.versions[1]
@@ -167,9 +169,12 @@ def array(
     default: tuple[()] | None = (),
     ignorable: bool = False,
     tag: int | None = None,
+    shared: bool = False,
 ) -> Any:
     """A list of structs, or of a type named by one of the constants above. An empty list unless given."""
-    return Field(ARRAY, versions, default, of=of, nullable=nullable, ignorable=ignorable, tag=tag)
+    return Field(
+        ARRAY, versions, default, of=of, nullable=nullable, ignorable=ignorable, tag=tag, shared=shared
+    )
 
 
 @dataclass_transform(kw_only_default=True)

@@ -10,7 +10,7 @@ import pytest
 
 from kbroker.errors import ProtocolError
 from kbroker.protocol.codec import decode, encode
-from kbroker.protocol.messages import APIS, REQUESTS, RESPONSES
+from kbroker.protocol.messages import APIS, REQUESTS, RESPONSES, topics
 from kbroker.protocol.messages.api_versions import ApiVersionsRequest, ApiVersionsResponse
 from kbroker.protocol.messages.fetch import (
     EpochEndOffset,
@@ -421,3 +421,21 @@ def test_every_api_has_a_described_request_and_response(key):
         assert (key, APIS[key][1] + kind) == (cls.API_KEY, cls.__name__)
         assert cls.__doc__
     assert (REQUESTS[key].VALID, REQUESTS[key].FLEXIBLE) == (RESPONSES[key].VALID, RESPONSES[key].FLEXIBLE)
+
+
+@pytest.mark.parametrize("version", [4, 5, 7])
+def test_a_list_that_several_structs_hold_is_written_for_each(version):
+    """Encoded once, and sent as if each had its own; null and none stay what they are."""
+    row = topics.CreatableTopicConfigs(name="retention.ms", value="1")
+    held = [row, topics.CreatableTopicConfigs(name="é", value=None, is_sensitive=True)]
+
+    def response(*lists):
+        return topics.CreateTopicsResponse(
+            topics=[topics.CreatableTopicResult(name=str(n), configs=of) for n, of in enumerate(lists)]
+        )
+
+    sharing = encode(response(held, [], None, held, [row]), version)
+    assert encode(response(held, [], None, list(held), [row]), version) == sharing
+    if version >= 5:
+        told = decode(topics.CreateTopicsResponse, version, b"".join(map(bytes, sharing)))
+        assert [held, [], None, held, [row]] == [topic.configs for topic in told.topics]

@@ -41,7 +41,7 @@ class DescribeConfigsResult(Struct):
     error_message: str | None = string(nullable="0+")
     resource_type: int = int8()
     resource_name: str = string()
-    configs: list[DescribeConfigsResourceResult] = array(DescribeConfigsResourceResult)
+    configs: list[DescribeConfigsResourceResult] = array(DescribeConfigsResourceResult, shared=True)
 
 
 class DescribeConfigsResponse(Message, key=32, valid="1-4", flexible=4):

@@ -61,7 +61,7 @@ class CreatableTopicResult(Struct):
     num_partitions: int = int32("5+", default=-1, ignorable=True)
     replication_factor: int = int16("5+", default=-1, ignorable=True)
     configs: list[CreatableTopicConfigs] | None = array(
-        CreatableTopicConfigs, "5+", nullable="5+", ignorable=True
+        CreatableTopicConfigs, "5+", nullable="5+", ignorable=True, shared=True
     )
 
 
