@@ -7,6 +7,7 @@ every version there ever was. What cannot be read is `Unreadable`, with a reason
 from __future__ import annotations
 
 import sys
+from functools import lru_cache
 from struct import Struct
 from typing import NamedTuple
 
@@ -35,6 +36,7 @@ _INT32 = Struct(">i")
 _PLAIN_VALUE = Struct(">hqiBqBBB16s")  # an offset of version 4 without metadata: most are
 _EMPTY_STRING = 1
 _ONE_TAG, _TOPIC_ID, _UUID_BYTES = 1, 0, 16
+_PLAIN = (OFFSET_VERSION, _EMPTY_STRING, _ONE_TAG, _TOPIC_ID, _UUID_BYTES)
 
 Record = tuple[bytes, bytes | None]
 
@@ -166,24 +168,34 @@ def _version(value: bytes) -> int:
     return version
 
 
+@lru_cache(maxsize=1024)
+def _names(before_partition: bytes) -> tuple[str, str]:
+    """Group and topic of a key; a commit's records have the same, one after another."""
+    read = decode(OffsetCommitKey, 0, before_partition + bytes(_INT32.size), _INT16.size)
+    return read.group, sys.intern(read.topic)  # thousands of groups read the same topics
+
+
 def _read_offset(key: bytes, value: bytes | None) -> OffsetEntry:
-    where = decode(OffsetCommitKey, 0, key, _INT16.size)
-    topic = sys.intern(where.topic)  # thousands of groups read the same topics
-    if value is None:
-        return OffsetEntry(where.group, topic, where.partition, None)
+    group_id, topic = _names(key[: -_INT32.size])
+    (partition,) = _INT32.unpack_from(key, len(key) - _INT32.size)
+    return OffsetEntry(group_id, topic, partition, None if value is None else _read_value(value))
+
+
+def _read_value(value: bytes) -> Offset:
+    if len(value) == _PLAIN_VALUE.size:  # most are
+        version, offset, leader_epoch, size, commit_ms, tags, tag, id_size, topic_id = _PLAIN_VALUE.unpack(
+            value
+        )
+        if (version, size, tags, tag, id_size) == _PLAIN:
+            return Offset(offset, leader_epoch, "", commit_ms, -1, topic_id)
     read = decode(OffsetCommitValue, _version(value), value, _INT16.size)
-    return OffsetEntry(
-        where.group,
-        topic,
-        where.partition,
-        Offset(
-            read.offset,
-            read.leader_epoch,
-            read.metadata,
-            read.commit_timestamp,
-            read.expire_timestamp,
-            read.topic_id,
-        ),
+    return Offset(
+        read.offset,
+        read.leader_epoch,
+        read.metadata,
+        read.commit_timestamp,
+        read.expire_timestamp,
+        read.topic_id,
     )
 
 

@@ -38,6 +38,7 @@ class GroupHouse:
     def __init__(
         self,
         disk: Disk | None = None,
+        path: str = "/data",
         *,
         state: ClusterState | None = None,
         clock: ManualClock | None = None,
@@ -50,11 +51,12 @@ class GroupHouse:
         self.disk = disk or MemoryDisk()
         self.given = dict(settings or {})
         self.settings = Settings.load(
-            {"log.dirs": "/data", "group.initial.rebalance.delay.ms": "0", **self.given}
+            {"log.dirs": path, "group.initial.rebalance.delay.ms": "0", **self.given}
         )
         self.fsync = fsync
         self.created = 0
-        self.broker = Broker(self.disk, fsync=fsync, clock=clock)
+        self.path = path
+        self.broker = Broker(self.disk, path, fsync=fsync, clock=clock)
         self.clock = self.broker.clock
         self.state = state or ClusterState()
         lives = 0 if not self.state.brokers else self.state.brokers[NODE].epoch
@@ -140,6 +142,7 @@ class GroupHouse:
         self.clock.timers.clear()
         return GroupHouse(
             self.disk,
+            self.path,
             state=ClusterState.restore(self.state.snapshot()),
             clock=self.clock,
             settings={**self.given, **settings},
