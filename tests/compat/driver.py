@@ -17,6 +17,20 @@ The operations (every one also has servers, ca, client_id):
     delete_records  topic, partition, offset                             -> low
     describe        topic                                                -> configs {name: value}
     alter           topic, configs                                       -> {}
+
+A member of a group lives from `join` to `leave`, under a name of the test's, and reads in the background:
+    join            member, group, topic, instance_id, protocol (classic, consumer), cooperative, auto_commit,
+                    session_ms, heartbeat_ms                             -> {}
+    look            member, since (how many records are known)           -> records [[partition, offset]], revoked
+                                                                            [partition, ever], error (null: none)
+    commit          member, metadata (null: none): all that it read      -> {}
+    leave           member                                               -> {}
+    groups                                                               -> groups [name]
+    describe_group  group                        -> state, members [[client_id, instance_id or null, [partition]]]
+    delete_group    group                                                -> {}
+    group_offset    group, topic, partition                              -> offset (null: none), metadata, epoch
+    alter_offset    group, topic, partition, offset                      -> {}
+    delete_offset   group, topic, partition                              -> {}
 """
 
 from __future__ import annotations
@@ -90,6 +104,10 @@ class Client:
 
     def close(self) -> None:
         """End its process."""
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        raise NotImplementedError
 
     def call(self, op: str, at: Endpoint, **params: Any) -> dict[str, Any]:
         """An operation's result; ClientFailed when the client reports an error."""
@@ -193,6 +211,11 @@ class DriverClient(Client):
                 self._asked.pop(number, None)
                 future.set_exception(ClientFailed(self.name, None, f"its driver ended:\n{self._log_tail()}"))
         return future
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._process.kill()
+        self._process.wait(5)
 
     def close(self) -> None:
         """Close its stdin, which ends it; kill it when that does not help."""

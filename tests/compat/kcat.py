@@ -9,6 +9,7 @@ from base64 import b64decode, b64encode
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+from tests.compat.command_members import CommandMembers
 from tests.compat.driver import Client, ClientFailed
 from tests.support.peers import Endpoint
 
@@ -26,6 +27,7 @@ class Kcat(Client):
         super().__init__("kcat", can=can, codecs=codecs)
         self._path = path
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="kcat")
+        self._members = CommandMembers(self._member, rb"^(\d+) (\d+)$")
 
     def begin(self, op: str, at: Endpoint, **params: Any) -> Future[dict[str, Any]]:
         """Run it in a thread."""
@@ -34,12 +36,18 @@ class Kcat(Client):
             "produce": self._produce,
             "consume": self._consume,
             "offset": self._offset,
+            **self._members.ops,
         }[op]
         return self._threads.submit(work, at, {"client_id": "compat", **params})
 
+    def kill(self) -> None:
+        """End every member of a group, at once."""
+        self._members.kill()
+
     def close(self) -> None:
-        """Nothing runs between operations."""
+        """Only members of groups run between operations."""
         self._threads.shutdown()
+        self._members.kill()
 
     def _metadata(self, at: Endpoint, ask: dict[str, Any]) -> dict[str, Any]:
         wanted = ["-t", ask["topics"][0]] if ask["topics"] is not None else []
@@ -97,6 +105,22 @@ class Kcat(Client):
             raise ClientFailed(self.name, None, f"no offset in {out!r}")
         return {"offset": int(found[1]) if int(found[1]) >= 0 else None}
 
+    def _member(self, at: Endpoint, ask: dict[str, Any]) -> list[str]:
+        settings = {
+            "auto.offset.reset": "earliest",
+            "session.timeout.ms": ask["session_ms"],
+            "heartbeat.interval.ms": ask["heartbeat_ms"],
+            "auto.commit.interval.ms": 200,
+            "topic.metadata.refresh.interval.ms": 2_000,
+        }
+        if ask["instance_id"] is not None:
+            settings["group.instance.id"] = ask["instance_id"]
+        if ask["cooperative"]:
+            settings["partition.assignment.strategy"] = "cooperative-sticky"
+        # options first: everything after the group's name is a topic
+        options = ["-u", "-f", r"%p %o\n"]
+        return [*self._argv(at, ask, options, settings), "-G", ask["group"], ask["topic"]]
+
     def _run(
         self,
         at: Endpoint,
@@ -107,12 +131,7 @@ class Kcat(Client):
         stdin: bytes = b"",
         limit_s: float = LIMIT_S,
     ) -> bytes:
-        settings = {"client.id": ask["client_id"], **(settings or {})}
-        if at.ca is not None:
-            settings |= {"security.protocol": "ssl", "ssl.ca.location": at.ca}
-        argv = [self._path, "-q", "-b", at.servers, *args]
-        for name, value in settings.items():
-            argv += ["-X", f"{name}={value}"]
+        argv = self._argv(at, ask, args, settings or {})
         try:
             done = subprocess.run(argv, input=stdin, capture_output=True, timeout=limit_s)
         except subprocess.TimeoutExpired as late:
@@ -120,6 +139,17 @@ class Kcat(Client):
         if done.returncode != 0:
             raise ClientFailed(self.name, None, done.stderr.decode(errors="replace").strip())
         return done.stdout
+
+    def _argv(
+        self, at: Endpoint, ask: dict[str, Any], args: list[str], settings: dict[str, Any]
+    ) -> list[str]:
+        settings = {"client.id": ask["client_id"], **settings}
+        if at.ca is not None:
+            settings |= {"security.protocol": "ssl", "ssl.ca.location": at.ca}
+        argv = [self._path, "-q", "-b", at.servers, *args]
+        for name, value in settings.items():
+            argv += ["-X", f"{name}={value}"]
+        return argv
 
 
 def _record(text: bytes) -> dict[str, Any]:

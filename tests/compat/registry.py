@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.compat.console import Console
 from tests.compat.driver import Client, DriverClient
 from tests.compat.kcat import Kcat
 from tests.support.clients import require
@@ -48,6 +49,22 @@ EVERYTHING = frozenset(
         "recorded",  # speaks through the recording proxy
     }
 )
+GROUPS = frozenset(
+    {
+        "groups",  # be a member of a group, commit by itself
+        "commits",  # commit when told to
+        "commit metadata",  # with words of the user's
+        "static members",  # and do not leave the group when they are closed
+        "fenced",  # says so when another came in its name
+        "cooperative",
+        "revoked",  # tells which partitions were taken away
+        "many members",  # at little cost in one process
+        "group admin",  # list and describe groups, read their offsets
+        "delete groups",
+        "alter offsets",
+        "delete offsets",
+    }
+)
 RESTART = frozenset({"restart"})  # also takes part in the scenarios that restart the broker
 
 
@@ -77,15 +94,21 @@ def _kcat() -> list[str]:
     return [require("kcat", "apt-get install kcat")]
 
 
+def _console() -> list[str]:
+    if why := kafka.missing():
+        require("Kafka's console consumer", why.partition(": ")[2], found=False)
+    command = kafka.java("org.apache.kafka.tools.consumer.ConsoleConsumer")
+    return [command[0], "-XX:TieredStopAtLevel=1", *command[1:]]
+
+
 def _java() -> list[str]:
     require("javac", "apt-get install default-jdk-headless")
     if why := kafka.missing():
         require("Apache Kafka's Java client", why.partition(": ")[2], found=False)
-    source = DRIVERS / "Driver.java"
+    sources = sorted(DRIVERS.glob("*.java"))
+    options = ["-nowarn", "-proc:none", "-cp", f"{kafka.LIBS}/*"]
     classes = _built(
-        "java",
-        [source],
-        lambda out: ["javac", "-nowarn", "-proc:none", "-cp", f"{kafka.LIBS}/*", "-d", str(out), str(source)],
+        "java", sources, lambda out: ["javac", *options, "-d", str(out), *(str(source) for source in sources)]
     )
     command = kafka.java("Driver")
     command[command.index("-cp") + 1] += f":{classes}"
@@ -158,57 +181,71 @@ CLIENTS = {
         can=frozenset(
             {
                 *("metadata", "produce", "idempotent", "tiny", "consume", "offset", "offset by time"),
-                *("committed", "tls", "recorded"),
+                *("committed", "tls", "recorded", "groups", "static members"),
             }
         ),
         versions={"Produce": {7}, "Fetch": {11}, "Metadata": {4}},
     ),
     "kafka-python": Spec(
         _python("kafka_python_driver.py", "kafka", "kafka-python python-snappy lz4 zstandard"),
-        can=EVERYTHING - {"null headers"} | RESTART,
+        can=EVERYTHING - {"null headers"} | RESTART | GROUPS - {"many members"},
         versions={"Produce": {9}, "Fetch": {12}, "Metadata": {13}},
     ),
     "confluent": Spec(
         _python("confluent_driver.py", "confluent_kafka", "confluent-kafka"),
-        can=EVERYTHING | RESTART,
+        can=EVERYTHING | RESTART | GROUPS - {"delete offsets"},
         versions={"Produce": {10}, "Fetch": {16}, "Metadata": {13}},
     ),
     "aiokafka": Spec(
         _python("aiokafka_driver.py", "aiokafka", "aiokafka cramjam"),
+        can=EVERYTHING
+        | GROUPS - {"fenced", "cooperative", "delete groups", "alter offsets", "delete offsets"},
         versions={"Produce": {7}, "Fetch": {11}, "Metadata": {5}},
     ),
     "java": Spec(
         _java,
-        can=EVERYTHING | RESTART,
+        can=EVERYTHING | RESTART | GROUPS,
         versions={"Produce": {13}, "Fetch": {18}, "Metadata": {13}},
     ),
     "franz-go": Spec(
         _go("franz-go"),
-        can=EVERYTHING | RESTART,
+        can=EVERYTHING | RESTART | GROUPS,
         versions={"Produce": {13}, "Fetch": {18}, "Metadata": {13}},
     ),
     "sarama": Spec(
         _go("sarama"),
+        can=EVERYTHING | GROUPS - {"cooperative"},
         versions={"Produce": {10}, "Fetch": {12}, "Metadata": {11}},
     ),
     "kafka-go": Spec(
         _go("kafka-go"),
         can=EVERYTHING
-        - {"delete_records", "idempotent", "tiny", "null headers", "tells null", "out of range"},
+        - {"delete_records", "idempotent", "tiny", "null headers", "tells null", "out of range"}
+        | GROUPS - {"commit metadata", "static members", "fenced", "cooperative", "revoked"},
         versions={"Produce": {8}, "Fetch": {10}, "Metadata": {6, 8}},
     ),
     "kafkajs": Spec(
         _node("kafkajs_driver.js"),
-        can=EVERYTHING - {"consume", "committed", "tiny", "null headers"},  # it consumes in groups only
+        # it consumes in groups only
+        can=EVERYTHING - {"consume", "committed", "tiny", "null headers"}
+        | GROUPS
+        - {
+            "static members",  # and do not leave the group when they are closed
+            "fenced",
+            "cooperative",
+            "revoked",
+            "delete offsets",
+        },
         codecs=("none", "gzip", "snappy"),
         versions={"Produce": {7}, "Metadata": {6}},
     ),
     "platformatic": Spec(
         _node("platformatic_driver.js"),
-        can=EVERYTHING - {"tiny"},
+        can=EVERYTHING - {"tiny"} | GROUPS - {"commit metadata", "static members", "cooperative", "revoked"},
         cannot_read=("snappy",),  # framed as Java does it; it reads and writes raw blocks
         versions={"Produce": {11}, "Fetch": {17}, "Metadata": {12}},
     ),
+    "console": Spec(_console, can=frozenset({"groups"}), codecs=()),
 }
 
 
@@ -221,6 +258,8 @@ def start(name: str, folder: Path) -> Client:
     """The client, running; it logs to `folder`."""
     spec = CLIENTS[name]
     argv = spec.argv()
+    if name == "console":
+        return Console(argv, can=spec.can)
     if name == "kcat":
         return Kcat(argv[0], can=spec.can, codecs=spec.codecs)
     return DriverClient(name, argv, can=spec.can, codecs=spec.codecs, log=folder / f"{name}.log")

@@ -60,18 +60,7 @@ public class Driver {
         try {
             said.set("ok", perform(ask));
         } catch (Throwable thrown) {
-            Throwable error = thrown;
-            while ((error instanceof ExecutionException || error.getClass() == org.apache.kafka.common.KafkaException.class)
-                    && error.getCause() != null) {
-                error = error.getCause();
-            }
-            Errors known = Errors.forException(error);
-            ObjectNode told = said.putObject("error").put("message", error.toString());
-            if (known == Errors.UNKNOWN_SERVER_ERROR) {
-                told.putNull("code");
-            } else {
-                told.put("code", known.code());
-            }
+            said.set("error", failure(thrown));
         }
         synchronized (ANSWERS) {
             ANSWERS.println(said);
@@ -79,7 +68,27 @@ public class Driver {
         }
     }
 
+    static ObjectNode failure(Throwable thrown) {
+        Throwable error = thrown;
+        while ((error instanceof ExecutionException || error.getClass() == org.apache.kafka.common.KafkaException.class)
+                && error.getCause() != null) {
+            error = error.getCause();
+        }
+        Errors known = Errors.forException(error);
+        ObjectNode told = JSON.createObjectNode().put("message", error.toString());
+        if (known == Errors.UNKNOWN_SERVER_ERROR) {
+            told.putNull("code");
+        } else {
+            told.put("code", known.code());
+        }
+        return told;
+    }
+
     static ObjectNode perform(JsonNode ask) throws Exception {
+        ObjectNode group = Groups.perform(ask);
+        if (group != null) {
+            return group;
+        }
         switch (ask.get("op").asText()) {
             case "produce": return produce(ask);
             case "consume": return consume(ask);

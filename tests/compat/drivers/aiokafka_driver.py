@@ -13,6 +13,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import for_code
 from aiokafka.helpers import create_ssl_context
+from aiokafka_groups import group_ops
 
 from lines import Ask, Failed, headers_in, raw, record_out, serve
 
@@ -187,6 +188,7 @@ OPS = {
     "produce": run(produce),
     "consume": run(consume),
     "offset": run(offset),
+    **group_ops(common, admin, run),
 }
 
 if __name__ == "__main__":

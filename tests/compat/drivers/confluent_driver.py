@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from confluent_groups import group_ops
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
@@ -193,6 +194,7 @@ OPS = {
     "produce": produce,
     "consume": consume,
     "offset": offset,
+    **group_ops(common, admin),
 }
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, NewTopic
+from kafka_python_groups import group_ops
 
 from lines import Ask, headers_in, raw, record_out, serve
 
@@ -169,6 +170,7 @@ OPS = {
     "produce": produce,
     "consume": consume,
     "offset": offset,
+    **group_ops(common),
 }
 
 if __name__ == "__main__":

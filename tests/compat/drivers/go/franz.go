@@ -34,7 +34,11 @@ func (f franz) Perform(ask *Ask) (map[string]any, error) {
 		return nil, err
 	}
 	defer client.Close()
-	return f.administer(ctx, kadm.NewClient(client), ask)
+	admin := kadm.NewClient(client)
+	if told, err, done := f.groups(ctx, admin, ask); done {
+		return told, err
+	}
+	return f.administer(ctx, admin, ask)
 }
 
 func (franz) open(ask *Ask, more ...kgo.Opt) (*kgo.Client, error) {

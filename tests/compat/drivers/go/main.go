@@ -60,6 +60,16 @@ type Ask struct {
 	Committed  bool              `json:"committed"`
 	MaxWaitMs  int               `json:"max_wait_ms"`
 	MinBytes   int               `json:"min_bytes"`
+
+	Member      string  `json:"member"`
+	Group       string  `json:"group"`
+	InstanceID  *string `json:"instance_id"`
+	Cooperative bool    `json:"cooperative"`
+	AutoCommit  bool    `json:"auto_commit"`
+	SessionMs   int     `json:"session_ms"`
+	HeartbeatMs int     `json:"heartbeat_ms"`
+	Since       int     `json:"since"`
+	Metadata    *string `json:"metadata"`
 }
 
 // Failed is a client's error with Kafka's code, nil where it has none.
@@ -71,6 +81,7 @@ type Failed struct {
 // Client is what each of the three offers.
 type Client interface {
 	Perform(ask *Ask) (map[string]any, error)
+	Join(ask *Ask) (Member, error)
 	Code(err error) *int
 }
 
@@ -100,7 +111,10 @@ func perform(client Client, line []byte) map[string]any {
 	if err := json.Unmarshal(line, &ask); err != nil {
 		panic(err)
 	}
-	result, err := client.Perform(&ask)
+	result, err, done := members.perform(client, &ask)
+	if !done {
+		result, err = client.Perform(&ask)
+	}
 	if err != nil {
 		return map[string]any{"id": ask.ID, "error": Failed{client.Code(err), fmt.Sprintf("%T: %v", err, err)}}
 	}

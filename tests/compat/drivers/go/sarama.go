@@ -50,6 +50,9 @@ func (s saramaClient) Perform(ask *Ask) (map[string]any, error) {
 		return nil, err
 	}
 	defer admin.Close()
+	if told, err, done := s.groups(ask, admin); done {
+		return told, err
+	}
 	return s.administer(ask, admin)
 }
 

@@ -49,6 +49,9 @@ func (s segmentio) Perform(ask *Ask) (map[string]any, error) {
 	case "consume":
 		return s.consume(ctx, ask)
 	}
+	if told, err, done := s.groups(ctx, ask, client); done {
+		return told, err
+	}
 	return s.administer(ctx, ask, client)
 }
 

@@ -1,9 +1,10 @@
-// KafkaJS behind the JSON lines of `driver.py`. It consumes in groups only, so it has no `consume` here.
+// KafkaJS behind the JSON lines of `driver.py`. It consumes in groups only, so it has no `consume`.
 'use strict'
 
 const fs = require('node:fs')
 const { CompressionCodecs, CompressionTypes, Kafka, Partitioners, logLevel } = require('kafkajs')
 const SnappyCodec = require('kafkajs-snappy')
+const groupOps = require('./kafkajs_groups.js')
 const { raw, serve, search } = require('./lines.js')
 
 CompressionCodecs[CompressionTypes.Snappy] = SnappyCodec
@@ -112,7 +113,7 @@ async function produce (ask) {
   }
 }
 
-serve(
-  { metadata, create, delete: del, delete_records: deleteRecords, describe, alter, offset, produce },
-  error => search(error, one => one.code)
-)
+const codeOf = error => search(error, one => one.code)
+const groups = groupOps(client, withAdmin, codeOf)
+
+serve({ metadata, create, delete: del, delete_records: deleteRecords, describe, alter, offset, produce, ...groups }, codeOf)

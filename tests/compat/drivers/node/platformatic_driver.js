@@ -2,6 +2,7 @@
 'use strict'
 
 const fs = require('node:fs')
+const groupOps = require('./platformatic_groups.js')
 const { raw, text, serve, search } = require('./lines.js')
 
 const TOPIC = 2
@@ -135,7 +136,10 @@ async function fetched (consumer, ask, topic, next) {
   })))
 }
 
+const codeOf = error => search(error, one => one.apiCode)
+const groups = groupOps(library, common, withAdmin, codeOf)
+
 serve(
-  { metadata, create, delete: del, delete_records: deleteRecords, describe, alter, offset, produce, consume },
-  error => search(error, one => one.apiCode)
+  { metadata, create, delete: del, delete_records: deleteRecords, describe, alter, offset, produce, consume, ...groups },
+  codeOf
 )
