@@ -42,6 +42,7 @@ from kbroker.groups.events import (
     Write,
     Written,
 )
+from kbroker.groups.failures import told
 from kbroker.groups.gathering import Gathering
 from kbroker.groups.limits import (
     MEMBER_ID_PREFIX_MAX,
@@ -85,19 +86,6 @@ class _Renamed(NamedTuple):
     old_rebalance_timeout_ms: int
     old_session_timeout_ms: int
 
-
-# What members are told when the group cannot be written down. Others as they are.
-_TOLD: dict[ErrorCode, ErrorCode] = {
-    ErrorCode.UNKNOWN_TOPIC_OR_PARTITION: ErrorCode.COORDINATOR_NOT_AVAILABLE,
-    ErrorCode.NOT_ENOUGH_REPLICAS: ErrorCode.COORDINATOR_NOT_AVAILABLE,
-    ErrorCode.NOT_ENOUGH_REPLICAS_AFTER_APPEND: ErrorCode.COORDINATOR_NOT_AVAILABLE,
-    ErrorCode.REQUEST_TIMED_OUT: ErrorCode.COORDINATOR_NOT_AVAILABLE,
-    ErrorCode.NOT_LEADER_OR_FOLLOWER: ErrorCode.NOT_COORDINATOR,
-    ErrorCode.KAFKA_STORAGE_ERROR: ErrorCode.NOT_COORDINATOR,
-    ErrorCode.MESSAGE_TOO_LARGE: ErrorCode.UNKNOWN_SERVER_ERROR,
-    ErrorCode.RECORD_LIST_TOO_LARGE: ErrorCode.UNKNOWN_SERVER_ERROR,
-    ErrorCode.INVALID_FETCH_SIZE: ErrorCode.UNKNOWN_SERVER_ERROR,
-}
 
 _ALIVE = Beaten(ErrorCode.NONE)
 
@@ -701,7 +689,7 @@ class ClassicGroup:
 
     def _written(self, event: Written) -> None:
         what = self._writes.pop(event.token, None)
-        error = _TOLD.get(event.error, event.error)
+        error = told(event.error)
         # An Empty group that could not be written down comes back after a restart with members, who are not heard of.
         match what:
             case _Assigned():

@@ -38,6 +38,7 @@ from kbroker.groups.events import (
     Write,
     Written,
 )
+from kbroker.groups.failures import told
 from kbroker.groups.limits import GroupLimits
 from kbroker.groups.offsets import Keeper, Offsets, Where, expired, is_subscribed
 from kbroker.groups.records import (
@@ -59,16 +60,6 @@ from kbroker.seams import Clock, Threads
 from kbroker.turn import Turn
 
 log = logs.get_logger("groups")
-
-# What clients are told when something could not be written. Other errors as they are.
-_TOLD = {
-    ErrorCode.UNKNOWN_TOPIC_OR_PARTITION: ErrorCode.COORDINATOR_NOT_AVAILABLE,
-    ErrorCode.NOT_ENOUGH_REPLICAS: ErrorCode.COORDINATOR_NOT_AVAILABLE,
-    ErrorCode.REQUEST_TIMED_OUT: ErrorCode.COORDINATOR_NOT_AVAILABLE,
-    ErrorCode.NOT_LEADER_OR_FOLLOWER: ErrorCode.NOT_COORDINATOR,
-    ErrorCode.KAFKA_STORAGE_ERROR: ErrorCode.NOT_COORDINATOR,
-    ErrorCode.MESSAGE_TOO_LARGE: ErrorCode.UNKNOWN_SERVER_ERROR,
-}
 
 _COMMITTED = Committed(ErrorCode.NONE)
 
@@ -448,11 +439,6 @@ def _nothing() -> None:
 def _unanswered(error: ErrorCode) -> None:
     if error:
         log.warning("not written down; the next round tries again", error=error.name)
-
-
-def told(error: ErrorCode) -> ErrorCode:
-    """What a client is told of a write that failed."""
-    return _TOLD.get(error, error)
 
 
 def refusal(event: Join | Sync | Beat | Leave, error: ErrorCode) -> Answer:
