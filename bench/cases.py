@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bench import fresh, loaded
+from bench import compaction, fresh, loaded
 from bench.brokers import Peer
 from bench.common import Bench
 
@@ -20,6 +20,7 @@ FRESH: dict[str, Callable[[Bench, str], None]] = {
     "scaling": fresh.scaling,
     "partitions": fresh.partitions,
     "fsync": fresh.fsync,
+    "compaction": compaction.compaction,
 }
 LOADED: dict[str, Callable[[Bench, Peer], None]] = {
     "produce": loaded.produce,

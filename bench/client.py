@@ -73,19 +73,21 @@ def ask(address: Address, frame: bytes) -> bytes:
         return read_answer(sock)
 
 
-def create_topics(address: Address, topics: dict[str, int]) -> float:
+def create_topics(address: Address, topics: dict[str, int], configs: dict[str, str] | None = None) -> float:
     """Create and wait until the last partition of each takes records; seconds until the answer came."""
     began = time.perf_counter()
-    refused = frames.create_topics_errors(ask(address, frames.create_topics(topics)))
+    refused = frames.create_topics_errors(ask(address, frames.create_topics(topics, configs=configs)))
     took = time.perf_counter() - began
     if refused:
         raise RuntimeError(f"topics refused: {dict(list(refused.items())[:3])}")
     return took
 
 
-def create_topic(address: Address, topic: str, partitions: int) -> None:
+def create_topic(
+    address: Address, topic: str, partitions: int, configs: dict[str, str] | None = None
+) -> None:
     """Create a topic and wait until all its partitions answer."""
-    create_topics(address, {topic: partitions})
+    create_topics(address, {topic: partitions}, configs)
     deadline = time.monotonic() + ANSWER_S_MAX
     while True:
         try:
@@ -95,6 +97,13 @@ def create_topic(address: Address, topic: str, partitions: int) -> None:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.02)
+
+
+def alter(address: Address, kind: int, resource: str, values: dict[str, str]) -> None:
+    """Set configs of a topic or of all brokers."""
+    error, text = frames.alter_configs_error(ask(address, frames.alter_configs(kind, resource, values)))
+    if error:
+        raise RuntimeError(f"configs refused: error {error}, {text}")
 
 
 def delete_topics(address: Address, names: list[str]) -> None:

@@ -15,6 +15,7 @@ CLIENT_ID = b"bench"
 ACKS_ALL = -1
 
 PRODUCE, FETCH, LIST_OFFSETS, API_VERSIONS, CREATE_TOPICS, DELETE_TOPICS = 0, 1, 2, 18, 19, 20
+INCREMENTAL_ALTER_CONFIGS = 44
 
 # Where the fetch offset stands in a frame that `fetch` built, counted from its end; see there.
 FETCH_OFFSET_FROM_END = 8 + 4 + 8 + 4 + 1 + 1 + 1 + 1 + 1
@@ -37,12 +38,17 @@ class Fetched(NamedTuple):
 
 def batch(records: int, value_size: int) -> Batch:
     """`records` records without keys, stamped now."""
-    now_ms = int(time.time() * 1000)
     value = bytes(i * 7 & 0xFF for i in range(value_size))
-    body = b"".join(_record(i, value) for i in range(records))
-    tail = struct.pack(">hiqqqhii", 0, records - 1, now_ms, now_ms, -1, -1, -1, records) + body
+    return Batch(batch_of([_record(i, value) for i in range(records)]), records)
+
+
+def batch_of(records: list[bytes]) -> bytes:
+    """A batch around encoded records, stamped now."""
+    now_ms = int(time.time() * 1000)
+    tail = struct.pack(">hiqqqhii", 0, len(records) - 1, now_ms, now_ms, -1, -1, -1, len(records))
+    tail += b"".join(records)
     head = struct.pack(">iBI", -1, 2, crc32c(tail))  # leader epoch, magic, CRC
-    return Batch(struct.pack(">qi", 0, len(head) + len(tail)) + head + tail, records)
+    return struct.pack(">qi", 0, len(head) + len(tail)) + head + tail
 
 
 def batch_of_size(size_max: int, value_size: int) -> Batch:
@@ -57,6 +63,12 @@ def batch_of_size(size_max: int, value_size: int) -> Batch:
 
 def _record(index: int, value: bytes) -> bytes:
     body = b"\x00\x00" + _varint(index) + _varint(-1) + _varint(len(value)) + value + b"\x00"
+    return _varint(len(body)) + body
+
+
+def keyed_record(index: int, key: bytes, value: bytes) -> bytes:
+    """Number `index` of a batch."""
+    body = b"\x00\x00" + _varint(index) + _varint(len(key)) + key + _varint(len(value)) + value + b"\x00"
     return _varint(len(body)) + body
 
 
@@ -165,6 +177,20 @@ def create_topics_errors(answer: bytes) -> dict[str, tuple[int, str]]:
         if error:
             refused[name] = (error, text)
     return refused
+
+
+def alter_configs(kind: int, resource: str, values: dict[str, str]) -> bytes:
+    """IncrementalAlterConfigs v0: set these of one resource."""
+    body = struct.pack(">ib", 1, kind) + _string(resource.encode()) + struct.pack(">i", len(values))
+    for name, value in values.items():
+        body += _string(name.encode()) + b"\x00" + _string(value.encode())
+    return _frame(INCREMENTAL_ALTER_CONFIGS, 0, body + b"\x00", flexible=False)
+
+
+def alter_configs_error(answer: bytes) -> tuple[int, str]:
+    """(error, text) of the one resource in an IncrementalAlterConfigs v0 answer."""
+    (error,) = struct.unpack_from(">h", answer, 16)
+    return error, _read_string(answer, 18)[0]
 
 
 def delete_topics(names: list[str]) -> bytes:

@@ -397,6 +397,8 @@ class Node:
         limits.connections_max = settings.max_connections
         limits.per_ip_max = settings.max_connections_per_ip
         self.directory.producer_expiration_ms = settings.producer_id_expiration_ms
+        if hasattr(self, "_cleaner"):
+            self._cleaner.follow_settings()
         for listener, tls in self._tls.items():
             try:
                 tls.reload()

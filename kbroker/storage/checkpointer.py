@@ -69,6 +69,7 @@ class Checkpointer:
         "_directory",
         "_folders",
         "_running",
+        "_saved",
         "_stale",
         "_start_waiters",
         "_starts_running",
@@ -89,6 +90,7 @@ class Checkpointer:
         self._running = False
         self._void = False  # what a thread is preparing is out of date
         self._todo: list[PartitionLog] = []
+        self._saved: list[tuple[PartitionLog, int, int]] = []  # with their points, which are not on the disk yet
         self._folders: set[str] = set()  # their names are to be synced before the points count
         self._starts_running = False
         self._starts_void = False
@@ -168,11 +170,13 @@ class Checkpointer:
                 self._directory.write_failed(each, failed)
                 return
             self.recovery[each.tp] = point
+            self._saved.append((each, point, truncations))
         self._step()
 
     def _give_up(self, logs: list[PartitionLog]) -> None:
         """These were to be saved; the next checkpoint tries again."""
         self._running = False
+        self._saved = []
         for each in logs:
             each.not_saved()
 
@@ -216,6 +220,10 @@ class Checkpointer:
 
     def _written(self, *, durably: bool) -> None:
         self._running = False
+        saved, self._saved = self._saved, []
+        for each, point, truncations in saved if durably else ():
+            if each.truncations == truncations:
+                each.saved_to = max(each.saved_to, point)
         self._stale[RECOVERY_FILE].wrote(durably=durably)
         self._stale[WATERMARKS_FILE].wrote(durably=durably)
 

@@ -136,4 +136,5 @@ def ends_at(log: PartitionLog, end: int) -> None:
     log._cut_in_flight = True
     log.end = log.written = end
     log.flushed = min(log.flushed, end)
+    log.saved_to = min(log.saved_to, end)
     log._flushing = min(log._flushing, end)

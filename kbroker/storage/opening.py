@@ -79,6 +79,7 @@ def take_over(log: PartitionLog, found: Found, *, start: int, trusted: int) -> N
     log.end = log.written = found.end
     log.start = max(start, found.segments[0].base if found.segments else 0)
     log.lost = found.lost
+    log.saved_to = min(trusted, log.end)
     if found.checked:
         epochs = log._epochs = load_epochs(log, min(trusted, found.end))
         for epoch, offset in found.epochs:
