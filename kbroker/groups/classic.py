@@ -32,7 +32,6 @@ from kbroker.groups.events import (
     Leaver,
     Left,
     Listed,
-    MemberView,
     Now,
     Protocol,
     Reply,
@@ -130,9 +129,7 @@ class ClassicGroup:
         self._limits = limits
         self._new_member_id = new_member_id
         self._roster = Roster()
-        self._pending: dict[
-            str, float
-        ] = {}  # given an id, not back with it yet -> monotonic, when it is forgotten
+        self._pending: dict[str, float] = {}  # id given, not back with it yet -> monotonic: its end
         self._unsynced: set[str] = set()  # members of this generation who have not asked for their assignment
         self._subscribed: frozenset[str] | None = None
         self._writes: dict[int, _Assigned | _Renamed] = {}  # under way, by token
@@ -161,11 +158,8 @@ class ClassicGroup:
         group.generation = record.generation
         for written in record.members:
             member = Member.restored(written, record.protocol)
-            # Ids are unique, unless a broker that lost count wrote this.
-            if (
-                member.member_id not in group._roster.members
-                and group._roster.holder_of(member.instance_id) is None
-            ):
+            known = member.member_id in group._roster.members or group._roster.holder_of(member.instance_id)
+            if not known:  # ids are unique, unless a broker that lost count wrote this
                 group._roster.add(member)
                 group._heard(member)
         if record.leader in group._roster.members:
@@ -265,14 +259,7 @@ class ClassicGroup:
             self.protocol_type,
             (self.protocol_name or "") if stable else "",
             tuple(
-                MemberView(
-                    member.member_id,
-                    member.instance_id,
-                    member.client_id,
-                    member.client_host,
-                    member.metadata(self.protocol_name) if stable else b"",
-                    member.assignment,
-                )
+                member.view(self.protocol_name if stable else None)
                 for member in self._roster.members.values()
             ),
         )

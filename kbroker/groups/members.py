@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any, Self
 
 from kbroker.errors import ErrorCode
-from kbroker.groups.events import MemberRecord, Protocol
+from kbroker.groups.events import MemberRecord, MemberView, Protocol
 
 NOBODY: Any = object()  # nobody waits (`to` may be anything, None too)
 NEVER = float("inf")
@@ -97,6 +97,17 @@ class Member:
             self.session_timeout_ms,
             self.metadata(protocol_name),
             assignment,
+        )
+
+    def view(self, protocol_name: str | None) -> MemberView:
+        """This member, to be looked at; without a protocol nothing of what it said."""
+        return MemberView(
+            self.member_id,
+            self.instance_id,
+            self.client_id,
+            self.client_host,
+            self.metadata(protocol_name),
+            self.assignment,
         )
 
 
@@ -210,7 +221,7 @@ class Roster:
 
     def rebalance_timeout_ms(self) -> int:
         """The most patient member's."""
-        return max((member.rebalance_timeout_ms for member in self.members.values()), default=0)
+        return max(0, max((member.rebalance_timeout_ms for member in self.members.values()), default=0))
 
     def _count(self, protocols: tuple[Protocol, ...], step: int) -> None:
         for name in {protocol.name for protocol in protocols}:  # a list may name one twice

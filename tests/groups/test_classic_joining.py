@@ -355,3 +355,11 @@ def test_topics_of_members_who_say_something_else_are_not_known(stage):
     stage.settle("a", metadata=b"\x00")
 
     assert (State.STABLE, None) == (stage.state, stage.group.subscribed())
+
+
+def test_rebalance_timeouts_below_zero_are_none():
+    stage = Stage(GroupLimits(initial_rebalance_delay_ms=0))
+    a = stage.join("a", version=3, rebalance_ms=-(2**31))
+    stage.pass_time(0.1)
+
+    assert (1, State.EMPTY) == (a.answer.generation, stage.state), "nobody had time to ask for an assignment"
