@@ -1,6 +1,6 @@
 """Apache Kafka 4.3 on loopback: one KRaft broker, to test and measure against. Knows nothing of kbroker.
 
-    python -m tools.kafka install              jars from Maven Central into .cache/kafka/libs (once, about 120 MB)
+    python -m tools.kafka install              jars from Maven Central into .cache/kafka/libs (about 120 MB)
     python -m tools.kafka start [--port 9092]  a broker in the background; prints its address
     python -m tools.kafka stop [--port N]      ends it (without a port: every broker started from here)
     python -m tools.kafka run CLASS ARGS...    a Kafka tool, e.g. org.apache.kafka.tools.DumpLogSegments
@@ -31,7 +31,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 HOME = HERE.parent / ".cache" / "kafka"
-LIBS = HOME / "libs"
+POM = HERE / "kafka-pom.xml"  # which jars
+LIBS = HOME / "libs"  # them, and a copy of POM, written last
 RUNNING = HOME / "running"  # one <port>.json per broker: its pid and folder
 
 INSTALL_S_MAX = 900
@@ -87,35 +88,49 @@ def missing() -> str | None:
     """Why Kafka cannot be started here without a download, or None when it can."""
     if shutil.which("java") is None:
         return "java is not installed: apt install default-jre-headless"
-    if not LIBS.is_dir():
+    if not _installed():
         return "Apache Kafka's jars are not here: python -m tools.kafka install"
     return None
 
 
+def _installed() -> bool:
+    there = LIBS / POM.name
+    return there.is_file() and there.read_bytes() == POM.read_bytes()
+
+
 def install() -> Path:
     """Download the jars unless they are there. Safe to call from several processes at once."""
-    if LIBS.is_dir():
+    if _installed():
         return LIBS
     if shutil.which("mvn") is None:
         raise KafkaUnavailable("mvn is not installed: apt install maven default-jre-headless")
     HOME.mkdir(parents=True, exist_ok=True)
     with (HOME / "install.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not LIBS.is_dir():
+        if not _installed():
             _download()
     return LIBS
 
 
 def _download() -> None:
-    # Into a folder of its own, renamed when complete: a half-done download is never taken for Kafka.
+    # Into a folder of its own, moved when complete: a half-done download is never taken for Kafka. Jars that stay are not
+    # touched: somebody may run them.
     with tempfile.TemporaryDirectory(dir=HOME) as folder:
         work = Path(folder)
-        shutil.copy(HERE / "kafka-pom.xml", work / "pom.xml")
+        shutil.copy(POM, work / "pom.xml")
         copy = ["mvn", "-B", "-q", "dependency:copy-dependencies", f"-DoutputDirectory={work / 'libs'}"]
         done = subprocess.run(copy, cwd=work, capture_output=True, text=True, timeout=INSTALL_S_MAX)
         if done.returncode != 0:
             raise KafkaUnavailable(f"mvn could not download Apache Kafka:\n{done.stdout}{done.stderr}")
-        (work / "libs").rename(LIBS)
+        wanted = {jar.name: jar for jar in (work / "libs").iterdir()}
+        LIBS.mkdir(exist_ok=True)
+        for jar in LIBS.iterdir():
+            if jar.name not in wanted:
+                jar.unlink()
+        for name, jar in wanted.items():
+            if not (LIBS / name).exists():
+                jar.rename(LIBS / name)
+        (work / "pom.xml").rename(LIBS / POM.name)
 
 
 def java(main_class: str, *args: str, heap: str = "256m", log4j: Path | None = None) -> list[str]:
