@@ -234,9 +234,10 @@ async def _refuse_members(cluster: Cluster, group: str) -> None:
             raise
         return  # the commit makes it
     if described.members:
-        raise Failure(
-            f"group {group} has {len(described.members)} members ({described.group_state}): stop them first"
-        )
+        count = len(described.members)
+        many = f"{count} members ({described.group_state}): stop them first"
+        one = f"1 member ({described.group_state}): stop it first"
+        raise Failure(f"group {group} has {one if count == 1 else many}")
 
 
 @group.command()

@@ -110,34 +110,40 @@ async def read_as_member(
     async with Member(cluster, group, [topic]) as member:
         while True:
             assignment = await member.join()
-            positions = await _positions(cluster, group, assignment, where)
+            known = await groups.committed(cluster, group, assignment) if assignment else {}
+            committed = {place: each.offset for place, each in known.items()}
+            positions = await _positions(cluster, assignment, committed, where)
             ends = None
             if stop_at_end:
                 ends = await places.offsets(cluster, assignment, places.END)
             try:
-                await _read_generation(reader, member, positions, ends)
+                await _read_generation(reader, member, positions, ends, committed)
             except Rebalance:
                 continue
             return
 
 
 async def _positions(
-    cluster: Cluster, group: str, assignment: list[Place], where: Where | None
+    cluster: Cluster, assignment: list[Place], committed: Mapping[Place, int], where: Where | None
 ) -> dict[Place, int]:
     """Where the group was; where it was nowhere, what --from says."""
-    if not assignment:
-        return {}
-    known = await groups.committed(cluster, group, assignment)
-    new = [place for place in assignment if place not in known]
+    new = [place for place in assignment if place not in committed]
     begin = await places.offsets(cluster, new, where or places.BEGINNING) if new else {}
-    return {place: known[place].offset if place in known else begin[place] for place in assignment}
+    return {place: committed[place] if place in committed else begin[place] for place in assignment}
 
 
 async def _read_generation(
-    reader: Reader, member: Member, positions: dict[Place, int], ends: dict[Place, int] | None
+    reader: Reader,
+    member: Member,
+    positions: dict[Place, int],
+    ends: dict[Place, int] | None,
+    committed: dict[Place, int],
 ) -> None:
-    """Read until there is enough, or the group asks its members to come together again: Rebalance."""
-    committed = dict(positions)
+    """Read until there is enough, or the group asks its members to come together again: Rebalance.
+
+    As Kafka's consumers, it commits where it stands, even when that is where it began.
+    """
+    reader.written = dict(positions)
 
     async def commit() -> None:
         moved = {place: offset for place, offset in reader.written.items() if committed.get(place) != offset}

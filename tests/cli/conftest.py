@@ -5,6 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import signal
+import subprocess
+import sys
 import tempfile
 
 import pytest
@@ -13,6 +16,8 @@ from click.testing import CliRunner
 from kbroker.cli import main
 from kbroker.cli import produce as produce_module
 from kbroker.testing import Broker
+
+LIMIT_S = 30
 
 _numbers = itertools.count(1)
 
@@ -85,3 +90,31 @@ def nobody():
 def environment(broker):
     """For verbs as processes."""
     return {**os.environ, "KBROKER_BOOTSTRAP": broker.bootstrap_servers}
+
+
+@pytest.fixture
+def process(environment):
+    """`process("consume", ...)`: a verb as a process of its own."""
+    running = []
+
+    def start(*args, **options):
+        command = [sys.executable, "-m", "kbroker", *args]
+        options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        running.append(subprocess.Popen(command, env=environment, **options))
+        return running[-1]
+
+    yield start
+    for one in running:
+        one.kill()
+        one.wait(LIMIT_S)
+        for stream in (one.stdin, one.stdout, one.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def ending(process):
+    """What it printed to the end that Ctrl-C brings."""
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=LIMIT_S)
+    assert (130, b"") == (process.returncode, err)
+    return out

@@ -5,32 +5,10 @@ from __future__ import annotations
 import os
 import pty
 import signal
-import subprocess
-import sys
 
 import pytest
 
-LIMIT_S = 30
-
-
-@pytest.fixture
-def process(environment):
-    """`process("consume", ...)`: a verb as a process of its own."""
-    running = []
-
-    def start(*args, **options):
-        command = [sys.executable, "-m", "kbroker", *args]
-        options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-        running.append(subprocess.Popen(command, env=environment, **options))
-        return running[-1]
-
-    yield start
-    for one in running:
-        one.kill()
-        one.wait(LIMIT_S)
-        for stream in (one.stdin, one.stdout, one.stderr):
-            if stream is not None:
-                stream.close()
+from tests.cli.conftest import LIMIT_S
 
 
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -203,7 +203,8 @@ async def connect(address: Address, tls: ssl.SSLContext | None, client_id: str =
                 address.host, address.port, ssl=tls, limit=STREAM_BYTES
             )
     except (OSError, TimeoutError) as error:
-        raise Unreachable(why_not(address, error)) from None
+        hint = _PLAIN_HINT if tls and isinstance(error, ConnectionResetError | ssl.SSLEOFError) else ""
+        raise Unreachable(why_not(address, error) + hint) from None
     writer.transport.set_write_buffer_limits(high=4 * STREAM_BYTES)
     connection = Connection(address, reader, writer, client_id)
     try:
@@ -220,13 +221,16 @@ async def connect(address: Address, tls: ssl.SSLContext | None, client_id: str =
     return connection
 
 
+_PLAIN_HINT = "; it may be a listener without TLS"
+
+
 def why_not(address: Address, error: Exception) -> str:
     """Why a connection could not be made, in a sentence."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate of {address} is not accepted: {error.verify_message.rstrip('.')}"
     if isinstance(error, ssl.SSLError):
         reason = (error.reason or str(error)).replace("_", " ").lower()
-        hint = "; it may be a listener without TLS" if "wrong version number" in reason else ""
+        hint = _PLAIN_HINT if "wrong version number" in reason else ""
         return f"no TLS with {address}: {reason}{hint}"
     if isinstance(error, ConnectionRefusedError):
         return f"nobody listens at {address}; is the broker running, and is this its address?"
@@ -239,4 +243,6 @@ def why_not(address: Address, error: Exception) -> str:
 
 def words(error: Exception) -> str:
     """The system's words without its number."""
+    if isinstance(error, ConnectionResetError):
+        return "it closed the connection"  # asyncio's has no words
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).rstrip(".")

@@ -266,12 +266,11 @@ def _why_no_answer(
     if tls is None and _speaks_tls(address, any_tls):
         return _is_tls(address)
     reason = (getattr(error, "reason", None) or words(error)).replace("_", " ").lower()
-    if tls is not None and (
-        "certificate required" in reason or "alert" in reason or "bad certificate" in reason
-    ):
+    if tls is not None:
+        # under TLS 1.3 that is when a client learns that its certificate is missed or not liked
         return (
-            f"{address} does not take our certificate: {reason}",
-            "give a client certificate that its ssl.truststore trusts, by --cert and --key",
+            f"{address} ends the connection after the handshake ({reason}): it may not take our certificate",
+            "give a client certificate that its ssl.truststore trusts, by --cert and --key; its log says what it missed",
         )
     return (
         f"{address} closes the connection at the first request ({reason})",

@@ -1,0 +1,112 @@
+"""From flags and a client.properties to an address and a TLS context."""
+
+from __future__ import annotations
+
+import pytest
+import trustme
+
+from kbroker.cli.client.connection import Address
+from kbroker.cli.client.errors import ClientError
+from kbroker.cli.client.properties import load_properties, parse_servers, reach
+
+
+def made(properties=None, **flags):
+    flags = {"bootstrap": None, "tls": False, "ca": None, "cert": None, "key": None, **flags}
+    return reach(properties=properties or {}, **flags)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("broker", [("broker", 9092)]),
+        ("broker:1", [("broker", 1)]),
+        (" a:1 , b:2,", [("a", 1), ("b", 2)]),
+        ("[::1]:9093", [("::1", 9093)]),
+        ("[::1]", [("::1", 9092)]),
+        ("::1", [("::1", 9092)]),
+    ],
+)
+def test_servers(text, expected):
+    assert tuple(Address(*each) for each in expected) == parse_servers(text)
+
+
+@pytest.mark.parametrize("text", ["", ",", "broker:", "broker:x", "broker:0", "broker:65536", ":9092"])
+def test_what_is_no_server(text):
+    with pytest.raises(ClientError):
+        parse_servers(text)
+
+
+def test_without_anything_it_is_plain_text_on_this_machine():
+    found = made()
+
+    assert ((Address("localhost", 9092),), None) == (found.bootstrap, found.context())
+
+
+def test_flags_stand_above_the_file():
+    found = made({"bootstrap.servers": "there:1", "client.id": "me"}, bootstrap="here:2")
+
+    assert ((Address("here", 2),), "me") == (found.bootstrap, found.client_id)
+    assert (Address("there", 1),) == made({"bootstrap.servers": "there:1"}).bootstrap
+
+
+@pytest.mark.parametrize("protocol", ["SASL_SSL", "SASL_PLAINTEXT", "TLS"])
+def test_protocols_that_are_not_spoken_are_named(protocol):
+    with pytest.raises(ClientError, match=f"security.protocol={protocol}"):
+        made({"security.protocol": protocol})
+
+
+@pytest.fixture
+def files(tmp_path):
+    authority = trustme.CA()
+    identity = authority.issue_cert("localhost")
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    identity.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    identity.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    identity.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "both.pem"))
+    return tmp_path
+
+
+def test_a_client_properties_of_kafkas(files):
+    (files / "client.properties").write_text(
+        "bootstrap.servers=localhost:9093\nsecurity.protocol=SSL\nssl.truststore.type=PEM\n"
+        f"ssl.truststore.location={files}/ca.pem\nssl.keystore.type=PEM\nssl.keystore.location={files}/both.pem\n"
+        "ssl.endpoint.identification.algorithm=\n"
+    )
+
+    found = made(load_properties(files / "client.properties"))
+    context = found.context()
+
+    assert (True, False) == (found.tls, found.check_host)
+    assert (False, 1) == (context.check_hostname, len(context.get_ca_certs()))
+
+
+@pytest.mark.parametrize("flags", [("cert", "key"), ("both", "both"), ("both", None)])
+def test_flags_with_files(files, flags):
+    cert, key = (None if name is None else files / f"{name}.pem" for name in flags)
+
+    context = made(ca=files / "ca.pem", cert=cert, key=key).context()
+
+    assert (True, 1) == (context.check_hostname, len(context.get_ca_certs()))
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"ca": "nowhere.pem"}, "nowhere.pem cannot be read"),
+        ({"ca": "key.pem"}, "holds no certificate"),
+        ({"cert": "nowhere.pem"}, "--cert .*nowhere.pem cannot be read"),
+        ({"cert": "cert.pem"}, "holds no private key"),
+    ],
+)
+def test_files_that_do_not_fit_are_one_sentence(files, flags, said):
+    with pytest.raises(ClientError, match=said):
+        made(**{name: files / value for name, value in flags.items()}).context()
+
+
+def test_a_password_is_in_no_repr(files):
+    assert "swordfish" not in repr(made({"security.protocol": "SSL", "ssl.key.password": "swordfish"}))
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(ClientError, match=r"none\.properties cannot be read"):
+        load_properties(tmp_path / "none.properties")

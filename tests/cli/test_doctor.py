@@ -1,0 +1,302 @@
+"""`kbroker doctor`: every typical fault is named, with its cure."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import socket
+import threading
+
+import pytest
+import trustme
+
+from kbroker.cli.client.connection import Address
+from kbroker.cli.diagnosis import walk
+from kbroker.protocol.frames import encode_response
+from kbroker.protocol.messages.api_versions import ApiVersion, ApiVersionsResponse
+from kbroker.testing import Broker
+
+LIMIT_S = 20
+
+
+def checks(done):
+    """Status and detail by check."""
+    return {row[1]: (row[0], *row[2:]) for row in done.rows}
+
+
+def failure(done):
+    """What failed, and the cure: it must be one thing."""
+    [row] = [row for row in done.rows if row[0] == "failed"]
+    return row[1:]
+
+
+# -- all is well
+
+
+def test_a_cluster_that_is_well(cli, broker):
+    before = broker.topics()
+
+    found = checks(cli("doctor"))
+
+    assert {"ok"} == {row[0] for row in found.values()}
+    assert {"bootstrap: connection", "bootstrap: Kafka", "metadata", "partitions", "coordinator"} <= set(
+        found
+    )
+    assert {"create topic", "produce", "clock", "consume", "delete topic"} <= set(found)
+    assert before == broker.topics()
+
+
+def test_a_topic_that_is_there_already(cli, broker, topic):
+    found = checks(cli("doctor", "--topic", topic))
+
+    assert ("ok", True) == (found["consume"][0], "create topic" not in found)
+    assert 1 == len(broker.records(topic, 0))
+
+
+def test_json_is_one_document(cli):
+    told = cli("doctor", "-o", "json").json
+
+    assert (True, {"check", "status", "detail", "cure"}) == (told["ok"], set(told["checks"][0]))
+
+
+# -- what is wrong with the address
+
+
+def test_nobody_listens(cli, nobody):
+    done = cli("doctor", "-b", nobody, code=1)
+
+    cure = "start the broker, or give the port of its listener"
+    assert ["bootstrap: connection", f"nobody listens at {nobody}", cure] == failure(done)
+
+
+def test_json_tells_of_failures_too(cli, nobody):
+    told = cli("doctor", "-b", nobody, "-o", "json", code=1).json
+
+    assert (False, "failed") == (told["ok"], told["checks"][-1]["status"])
+
+
+def test_a_name_that_does_not_resolve(cli):
+    check, detail, cure = failure(cli("doctor", "-b", "nowhere.invalid:9092", code=1))
+
+    assert ("bootstrap: name", True) == (check, detail.startswith("nowhere.invalid has no address"))
+    assert "--bootstrap-server" in cure
+
+
+@pytest.mark.parametrize(
+    ("advertised", "check"),
+    [("nowhere.invalid:9092", "broker 7: name"), ("127.0.0.1:1", "broker 7: connection")],
+)
+def test_an_advertised_address_that_clients_cannot_use(cli, advertised, check):
+    options = {"node.id": 7, "advertised.listeners": f"PLAINTEXT://{advertised}"}
+    with Broker(options) as wrong:
+        found = failure(cli("doctor", "-b", wrong.bootstrap_servers, code=1))
+
+    assert check == found[0]
+    assert "advertised.listeners of broker 7" in found[2]
+
+
+# -- TLS
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return trustme.CA()
+
+
+def identity_of(authority, tmp_path, *names, **options):
+    path = tmp_path / f"{'-'.join(names)}.pem"
+    authority.issue_cert(*names, **options).private_key_and_cert_chain_pem.write_to_path(str(path))
+    return path
+
+
+@contextlib.contextmanager
+def tls_broker(keystore, **options):
+    settings = {
+        "listeners": "SSL://127.0.0.1:0",
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": str(keystore),
+    }
+    with Broker({**settings, **options}) as broker:
+        yield broker
+
+
+@pytest.fixture
+def ca(authority, tmp_path):
+    path = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(path))
+    return path
+
+
+def test_tls_that_is_well(cli, authority, ca, tmp_path):
+    with tls_broker(identity_of(authority, tmp_path, "127.0.0.1")) as broker:
+        found = checks(cli("doctor", "-b", broker.bootstrap_servers, "--ca", ca))
+
+    status, detail = found["bootstrap: TLS"]
+    assert ("ok", True) == (status, detail.startswith("TLSv1.3, certificate accepted, valid for "))
+    assert "ok" == found["consume"][0]
+
+
+def test_plain_text_to_a_tls_port(cli, authority, tmp_path):
+    with tls_broker(identity_of(authority, tmp_path, "127.0.0.1")) as broker:
+        check, detail, cure = failure(cli("doctor", "-b", broker.bootstrap_servers, code=1))
+        other = cli("topic", "list", "-b", broker.bootstrap_servers, code=1)
+
+    assert ("bootstrap: Kafka", f"{broker_at(detail)} speaks TLS, not plain text") == (check, detail)
+    assert cure.startswith("say --tls")
+    assert "if it is a TLS listener, say --tls" in other.err
+
+
+def broker_at(detail):
+    return detail.split()[0]
+
+
+def test_tls_to_a_plain_port(cli, broker):
+    check, detail, cure = failure(cli("doctor", "--tls", code=1))
+    other = cli("topic", "list", "--tls", code=1)
+
+    assert ("bootstrap: TLS", f"{broker.bootstrap_servers} speaks plain text, not TLS") == (check, detail)
+    assert cure.startswith("leave out --tls")
+    assert "it may be a listener without TLS" in other.err
+
+
+@pytest.mark.parametrize(
+    ("names", "expires", "trusted", "said", "cured"),
+    [
+        (["elsewhere.example"], None, True, "is for other names", "subjectAltName"),
+        (["127.0.0.1"], None, False, "that is not known here|no authority that is trusted", "--ca FILE"),
+        (["127.0.0.1"], -1, True, "has expired", "renew it"),
+    ],
+)
+def test_certificates_that_are_not_accepted(
+    cli, authority, ca, tmp_path, names, expires, trusted, said, cured
+):
+    import re
+
+    day = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=expires or 90)
+    keystore = identity_of(authority, tmp_path, *names, not_after=day)
+    flags = ["--ca", ca] if trusted else ["--tls"]
+    with tls_broker(keystore) as broker:
+        check, detail, cure = failure(cli("doctor", "-b", broker.bootstrap_servers, *flags, code=1))
+        other = cli("topic", "list", "-b", broker.bootstrap_servers, *flags, code=1)
+
+    assert "bootstrap: TLS" == check
+    assert re.search(said, detail), detail
+    assert cured in cure
+    assert "is not accepted" in other.err
+
+
+def test_a_certificate_that_ends_soon_is_a_warning(cli, authority, ca, tmp_path):
+    soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=5)
+    with tls_broker(identity_of(authority, tmp_path, "127.0.0.1", not_after=soon)) as broker:
+        status, detail, cure = checks(cli("doctor", "-b", broker.bootstrap_servers, "--ca", ca))[
+            "bootstrap: TLS"
+        ]
+
+    assert ("warning", True, True) == (
+        status,
+        "valid for 4 days" in detail,
+        cure.startswith("renew the certificate"),
+    )
+
+
+def test_a_client_certificate_that_is_wanted(cli, authority, ca, tmp_path):
+    keystore = identity_of(authority, tmp_path, "127.0.0.1")
+    trust = {"ssl.client.auth": "required", "ssl.truststore.type": "PEM", "ssl.truststore.location": str(ca)}
+    with tls_broker(keystore, **trust) as broker:
+        _, detail, cure = failure(cli("doctor", "-b", broker.bootstrap_servers, "--ca", ca, code=1))
+        well = cli("doctor", "-b", broker.bootstrap_servers, "--ca", ca, "--cert", keystore)
+
+    assert "certificate" in detail
+    assert "--cert and --key" in cure
+    assert "failed" not in well.out
+
+
+# -- what listens there is something else
+
+
+@contextlib.contextmanager
+def answering(reply):
+    """A server that reads something and answers with these bytes, None: nothing at all; as often as it is asked."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(LIMIT_S)
+        held = []
+
+        def serve():
+            while True:
+                try:
+                    one, _ = server.accept()
+                except OSError:
+                    return
+                one.settimeout(LIMIT_S)
+                held.append(one)
+                if reply is not None:
+                    with contextlib.suppress(OSError):
+                        one.recv(65_536)
+                        one.sendall(reply)
+                        one.close()
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join(LIMIT_S)
+        for one in held:
+            one.close()
+
+
+OLD = encode_response(
+    ApiVersionsResponse(
+        api_keys=[ApiVersion(api_key=key, min_version=0, max_version=2) for key in (0, 1, 3, 18, 19)]
+    ),
+    0,
+    1,
+)
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "a web server listens at"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "is not Kafka"),
+        (b"\x00\x00\x00\x10" + b"\xff" * 16, "answers what is no Kafka"),
+        (b"", "closes the connection at the first request"),
+        (OLD, "it speaks Produce up to version 2, 3 is needed"),
+    ],
+)
+def test_what_is_no_kafka_or_an_old_one(cli, reply, said):
+    with answering(reply) as address:
+        check, detail, _ = failure(cli("doctor", "-b", address, code=1))
+
+    assert ("bootstrap: Kafka", True) == (check, said in detail), detail
+
+
+def test_a_listener_that_says_nothing(cli, monkeypatch):
+    monkeypatch.setattr("kbroker.cli.diagnosis.probe.STEP_SECONDS_MAX", 0.2)
+    with answering(None) as address:
+        _, detail, _ = failure(cli("doctor", "-b", address, code=1))
+
+    assert "takes connections and says nothing" in detail
+
+
+# -- what only numbers show
+
+
+@pytest.mark.parametrize(
+    ("broker_s", "status", "said"),
+    [
+        (100.0, "ok", "agree"),
+        (101.9, "ok", "agree"),
+        (110.0, "warning", "9 s ahead of"),
+        (40.0, "warning", "60 s behind"),
+        (3700.0, "failed", "3599 s ahead of"),
+        (0.0, "failed", "100 s behind"),
+    ],
+)
+def test_clocks_that_differ(broker_s, status, said):
+    found = walk._clock(broker_s, 100.0, 101.0)
+
+    assert (status, True) == (found.status, said in found.detail), found.detail
+
+
+def test_an_address_is_written_as_it_is_typed():
+    assert ["host:1", "[::1]:2"] == [str(Address("host", 1)), str(Address("::1", 2))]
