@@ -38,7 +38,7 @@ class WatchedStage(Stage):
 
     def __post_init__(self) -> None:
         self.waiting: list[Asked] = []
-        self.signs: dict[str, tuple[float, int]] = {}  # by member id: when it was last heard of, its session
+        self.told: tuple[int, set[str]] | None = None  # what a leader heard last: generation, members
         super().__post_init__()
 
     def ask(self, event: Any) -> Asked:
@@ -51,6 +51,11 @@ class WatchedStage(Stage):
         if isinstance(answer, Joined) and answer.error is NONE:
             assert answer.generation <= self.group.generation
             assert answer.leader, "each generation has a leader"
+            if answer.members:
+                self.told = (
+                    answer.generation,
+                    {instance or member_id for member_id, instance, _ in answer.members},
+                )
 
 
 class Groups(RuleBasedStateMachine):
@@ -153,6 +158,7 @@ class Groups(RuleBasedStateMachine):
     def restart(self) -> None:
         """All connections are gone; the last write was committed or not, but all before it were."""
         self.stage.waiting.clear()
+        self.stage.told = None
         record = self.stage.written[-1].record
         self.stage.restart(record)
         self.outcomes = len(self.stage.written)
@@ -197,6 +203,13 @@ class Groups(RuleBasedStateMachine):
                 assert 0 == size
             case State.COMPLETING | State.STABLE:
                 assert size > 0
+
+    @invariant()
+    def members_are_those_that_the_leader_heard_of(self) -> None:
+        told = self.stage.told
+        if self.stage.state in (State.COMPLETING, State.STABLE) and told is not None:
+            members = {view.instance_id or view.member_id for view in self.stage.group.described().members}
+            assert (self.stage.group.generation, members) == told
 
     @invariant()
     def counts_are_what_counting_says(self) -> None:
