@@ -5,14 +5,23 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from kbroker.protocol.messages.groups import (
+    JoinGroupRequest,
+    JoinGroupRequestProtocol,
+    LeaveGroupRequest,
+    SyncGroupRequest,
+    SyncGroupRequestAssignment,
+)
 from tests.compat import registry
 from tests.compat.driver import Client, Record
 from tests.compat.tools import Done, Tools
 from tests.support.peers import Endpoint
+from tests.support.raw import RawClient
 
 TOOLS = "org.apache.kafka.tools."
 TOPICS, CONFIGS = f"{TOOLS}TopicCommand", "kafka.admin.ConfigCommand"
@@ -20,7 +29,7 @@ OFFSETS, DELETE_RECORDS = f"{TOOLS}GetOffsetShell", f"{TOOLS}DeleteRecordsComman
 LOG_DIRS, API_VERSIONS = f"{TOOLS}LogDirsCommand", f"{TOOLS}BrokerApiVersionsCommand"
 ELECTION, REASSIGN = f"{TOOLS}LeaderElectionCommand", f"{TOOLS}reassign.ReassignPartitionsCommand"
 FEATURES, QUORUM, CLUSTER = f"{TOOLS}FeatureCommand", f"{TOOLS}MetadataQuorumCommand", f"{TOOLS}ClusterTool"
-METRICS = f"{TOOLS}ClientMetricsCommand"
+METRICS, GROUPS = f"{TOOLS}ClientMetricsCommand", f"{TOOLS}consumer.group.ConsumerGroupCommand"
 
 Run = Callable[..., str]
 UUID = r"[A-Za-z0-9_-]{22}"
@@ -348,3 +357,166 @@ def test_the_cluster_and_its_endpoints(run: Run, node: str, at: Endpoint) -> Non
     head, row = run(CLUSTER, "list-endpoints").splitlines()
     assert ["ID", "HOST", "PORT", "RACK", "STATE", "ENDPOINT_TYPE"] == head.split()
     assert [node, host, port, "null", "unfenced", "broker"] == row.split()
+
+
+# Groups and quotas ---------------------------------------------------------------------------------------------
+
+
+def test_configs_of_a_group(run: Run, fail: Run, topic: str) -> None:
+    entity = ("--entity-type", "groups", "--entity-name", topic)
+    option = "consumer.session.timeout.ms"
+
+    assert f"The group '{topic}' doesn't exist" in run(CONFIGS, "--describe", *entity)
+    run(CONFIGS, "--alter", *entity, "--add-config", f"{option}=50000")
+    assert [
+        f"Dynamic configs for group {topic} are:",
+        f"  {option}=50000 sensitive=false synonyms={{DYNAMIC_GROUP_CONFIG:{option}=50000, "
+        f"DEFAULT_CONFIG:group.{option}=45000}}",
+    ] == run(CONFIGS, "--describe", *entity).splitlines()
+    assert f"Dynamic configs for group {topic} are:" in run(CONFIGS, "--describe", "--entity-type", "groups")
+    run(CONFIGS, "--alter", *entity, "--delete-config", option)
+    refusal = fail(CONFIGS, "--alter", *entity, "--add-config", f"{option}=5")
+    assert f"{option} must be greater than or equal to group.consumer.min.session.timeout.ms" in refusal
+
+
+def rows(told: str) -> list[list[str]]:
+    """The table that a tool printed, without its head."""
+    lines = [line.split() for line in told.splitlines() if line]
+    return lines[1:]
+
+
+def test_offsets_of_a_group_are_reset_described_and_deleted(
+    run: Run, helper: Client, at: Endpoint, topic: str
+) -> None:
+    helper.create(at, topic, partitions=2)
+    helper.produce(at, topic, [Record(timestamp=1_700_000_000_000 + number * 1000) for number in range(9)])
+    group = ("--group", topic)
+
+    def reset(*how: str, which: str = topic, act: str = "--execute") -> dict[str, int]:
+        told = run(GROUPS, "--reset-offsets", *group, "--topic", which, *how, act)
+        return {index: int(offset) for _, _, index, offset in rows(told)}
+
+    assert {"0": 9, "1": 0} == reset("--to-latest", act="--dry-run")
+    assert [topic] != run(GROUPS, "--list").split()
+    assert {"0": 0, "1": 0} == reset("--to-earliest")
+    assert {"0": 4} == reset("--to-datetime", "2023-11-14T22:13:24.000", which=f"{topic}:0")
+    assert {"0": 6} == reset("--shift-by", "2", which=f"{topic}:0")
+    assert {"0": 6} == reset("--to-current", which=f"{topic}:0")
+
+    described = rows(run(GROUPS, "--describe", *group, "--offsets"))
+    assert [
+        [topic, topic, "0", "6", "9", "3", "-", "-", "-"],
+        [topic, topic, "1", "0", "0", "0", "-", "-", "-"],
+    ] == sorted(described, key=lambda row: row[2])
+    [state] = rows(run(GROUPS, "--describe", *group, "--state"))
+    assert [topic, at.servers, "-", "Empty", "0"] == [state[0], state[1], *state[3:]]
+    assert [] == rows(run(GROUPS, "--describe", *group, "--members"))
+    assert [topic, "Empty"] in rows(run(GROUPS, "--list", "--state"))
+    assert [topic, "Classic"] in rows(run(GROUPS, "--list", "--type"))
+    assert topic in run(GROUPS, "--list", "--state", "Empty")
+    assert topic not in run(GROUPS, "--list", "--state", "Stable")
+
+    told = run(GROUPS, "--delete-offsets", *group, "--topic", f"{topic}:1")
+    assert [topic, "1", "Successful"] in rows(told)
+    assert ["0"] == [row[2] for row in rows(run(GROUPS, "--describe", *group))]
+    assert f"Deletion of requested consumer groups ('{topic}') was successful." in run(
+        GROUPS, "--delete", *group
+    )
+    assert topic not in run(GROUPS, "--list").split()
+    assert f"Group {topic} not found." in run(GROUPS, "--describe", *group)
+    assert "GroupIdNotFoundException" in run(GROUPS, "--delete", *group)
+
+
+def test_a_group_with_a_member(run: Run, helper: Client, at: Endpoint, topic: str) -> None:
+    helper.create(at, topic, partitions=2)
+    helper.produce(at, topic, [Record()] * 3)
+    group = ("--group", topic)
+    run(GROUPS, "--reset-offsets", *group, "--topic", topic, "--to-earliest", "--execute")
+
+    with member(at, topic) as member_id:
+        described = rows(run(GROUPS, "--describe", *group))
+        assert [
+            [topic, topic, "0", "0", "3", "3", member_id, "/127.0.0.1", "raw"],
+            [topic, topic, "1", "0", "0", "0", member_id, "/127.0.0.1", "raw"],
+        ] == sorted(described, key=lambda row: row[2])
+        [row] = rows(run(GROUPS, "--describe", *group, "--members"))
+        assert [topic, member_id, "/127.0.0.1", "raw", "2"] == row
+        [row] = rows(run(GROUPS, "--describe", *group, "--members", "--verbose"))
+        assert f"{topic}:0,1" in row
+        [state] = rows(run(GROUPS, "--describe", *group, "--state"))
+        assert ["range", "Stable", "1"] == state[-3:]
+        assert "GroupNotEmptyException" in run(GROUPS, "--delete", *group)
+        refusal = run(GROUPS, "--delete-offsets", *group, "--topic", topic)
+        assert "GroupSubscribedToTopicException" in refusal
+        refused = run(GROUPS, "--reset-offsets", *group, "--topic", topic, "--to-latest", "--execute")
+        assert "can only be reset if the group" in refused
+
+
+@contextmanager
+def member(at: Endpoint, topic: str) -> Iterator[str]:
+    """A member of the group named as the topic, with all of its two partitions; its id."""
+    host, port = at.servers.split(":")
+    name = len(topic).to_bytes(2, "big") + topic.encode()
+    none, one, two = (number.to_bytes(4, "big", signed=True) for number in (-1, 1, 2))
+    subscription = b"\0\0" + one + name + none
+    assignment = b"\0\0" + one + name + two + bytes(4) + one + none
+    with RawClient(host, int(port)) as ask:
+        joining = JoinGroupRequest(
+            group_id=topic,
+            session_timeout_ms=30_000,
+            rebalance_timeout_ms=30_000,
+            protocol_type="consumer",
+            protocols=[JoinGroupRequestProtocol(name="range", metadata=subscription)],
+        )
+        joined = ask(joining, 3)
+        assert 0 == joined.error_code
+        mine = SyncGroupRequestAssignment(member_id=joined.member_id, assignment=assignment)
+        synced = ask(
+            SyncGroupRequest(
+                group_id=topic,
+                generation_id=joined.generation_id,
+                member_id=joined.member_id,
+                assignments=[mine],
+            ),
+            2,
+        )
+        assert 0 == synced.error_code
+        yield joined.member_id
+        ask(LeaveGroupRequest(group_id=topic, member_id=joined.member_id), 2)
+
+
+def test_quotas(run: Run, fail: Run, topic: str) -> None:
+    user, every_user = (
+        ("--entity-type", "users", "--entity-name", topic),
+        ("--entity-type", "users", "--entity-default"),
+    )
+    client = ("--entity-type", "clients", "--entity-name", topic)
+    address = ("--entity-type", "ips", "--entity-name", "127.0.0.9")
+    both = (*user, *client)
+    wanted = {
+        user: "consumer_byte_rate=2000000.0, producer_byte_rate=1000000.0, request_percentage=500.0",
+        every_user: "controller_mutation_rate=1000.0",
+        client: "consumer_byte_rate=2000001.0",
+        both: "consumer_byte_rate=2000002.0",
+        address: "connection_creation_rate=1000.0",
+    }
+    who = {
+        user: f"user-principal '{topic}'",
+        every_user: "the default user-principal",
+        client: f"client-id '{topic}'",
+        both: f"user-principal '{topic}', client-id '{topic}'",
+        address: "ip '127.0.0.9'",
+    }
+    try:
+        for entity, quotas in wanted.items():
+            run(CONFIGS, "--alter", *entity, "--add-config", quotas.replace(" ", "").replace(".0", ""))
+        for entity, quotas in wanted.items():
+            told = run(CONFIGS, "--describe", *entity).splitlines()
+            [shown] = [line for line in told if line.startswith(f"Quota configs for {who[entity]} are ")]
+            assert set(quotas.split(", ")) == set(shown.partition(" are ")[2].split(", "))
+    finally:
+        for entity, quotas in wanted.items():
+            names = ",".join(quota.partition("=")[0] for quota in quotas.split(", "))
+            run(CONFIGS, "--alter", *entity, "--delete-config", names)
+    assert topic not in run(CONFIGS, "--describe", "--entity-type", "users")
+    assert "Unexpected config names" in fail(CONFIGS, "--alter", *user, "--add-config", "nope=1")
