@@ -31,6 +31,16 @@
 | Q31-Q36 Fetch | handlers/test_fetch |
 | Q37 ListOffsets | handlers/test_list_offsets |
 | Q38 OffsetForLeaderEpoch | handlers/test_leader_epochs |
+| Q39 ids of new members | test_group_quirks; groups/test_classic_joining |
+| Q40 a new group waits for more | test_group_quirks; groups/test_classic_joining |
+| Q41 session timeouts | test_group_quirks, handlers/test_groups (v0) |
+| Q42 heartbeats | test_group_quirks; groups/test_classic_members (who does not sync is removed) |
+| Q43 assignments | test_group_quirks; groups/test_classic_assignment |
+| Q44 joining again | test_group_quirks, handlers/test_group_views (an unknown group); groups/test_classic_joining |
+| Q45 commits | test_group_quirks, handlers/test_offsets |
+| Q46 committed offsets | handlers/test_offset_fetch, test_group_quirks |
+| Q47 coordinators | test_group_quirks, handlers/test_coordinators; groups/test_coordinator |
+| Q48 groups survive their broker | test_group_quirks (a restart, a kill); groups/test_coordinator |
 | Q49 throttle times | here |
 | Q50 sizes | test_bad_input, net/test_connection; test_listener (idle) |
 | Q51 no telemetry | here |
