@@ -30,7 +30,7 @@ from kbroker.groups.events import (
     Offset,
     Sync,
 )
-from kbroker.groups.ledger import Hosted, Ledger, Parts, refusal
+from kbroker.groups.ledger import Hosted, Ledger, Parts, is_other, refusal
 from kbroker.groups.limits import GroupLimits
 from kbroker.observe import logs
 from kbroker.replication.partition import Partition
@@ -49,17 +49,20 @@ MINUTE_MS = 60_000
 
 
 @lru_cache(maxsize=65_536)
-def java_hash(text: str) -> int:
-    """Java's String.hashCode, without its sign: over UTF-16 units."""
+def spread(group_id: str) -> int:
+    """What picks a group's partition: the absolute value of Java's String.hashCode (over UTF-16 units), and 0 for the one
+    that has none."""
     value = 0
-    if text.isascii():
-        for unit in text.encode():
+    if group_id.isascii():
+        for unit in group_id.encode():
             value = (31 * value + unit) & 0xFFFFFFFF
     else:
-        data = text.encode("utf-16-be", "surrogatepass")
+        data = group_id.encode("utf-16-be", "surrogatepass")
         for at in range(0, len(data), 2):
             value = (31 * value + (data[at] << 8 | data[at + 1])) & 0xFFFFFFFF
-    return value & 0x7FFFFFFF
+    if value < 1 << 31:
+        return value
+    return (1 << 32) - value if value > 1 << 31 else 0
 
 
 class GroupCoordinator:
@@ -100,8 +103,12 @@ class GroupCoordinator:
             new_member_id=self._new_member_id,
             commit_timeout_ms=lambda: settings.offsets_commit_timeout_ms,
             codec=settings.offsets_topic_compression_codec,
-            is_topic=lambda topic_id: UUID(bytes=topic_id) in state.topics_by_id,
+            id_of=self._id_of,
         )
+
+    def _id_of(self, name: str) -> bytes | None:
+        topic = self._state.topics.get(name)
+        return None if topic is None else topic.id.bytes
 
     def _new_member_id(self, prefix: str) -> str:
         return f"{prefix}-{UUID(int=self._random.getrandbits(128), version=4)}"
@@ -165,8 +172,8 @@ class GroupCoordinator:
         """The partition that holds a group, of the topic as it was first seen: groups would be lost if it grew."""
         topic = self._state.topics.get(GROUPS_TOPIC)
         if topic is None:
-            return java_hash(group_id) % self._settings.offsets_topic_num_partitions
-        return java_hash(group_id) % self._count(topic)
+            return spread(group_id) % self._settings.offsets_topic_num_partitions
+        return spread(group_id) % self._count(topic)
 
     def _count(self, topic: Topic) -> int:
         if self._topic is None or self._topic[0] != topic.id:
@@ -191,7 +198,7 @@ class GroupCoordinator:
         topic = self._state.topics.get(GROUPS_TOPIC)
         if topic is None:
             raise KafkaError(ErrorCode.NOT_COORDINATOR)
-        index = java_hash(group_id) % self._count(topic)
+        index = spread(group_id) % self._count(topic)
         ledger = self._ledgers.get(index)
         if ledger is None:
             ledger = self._open(index)
@@ -235,7 +242,8 @@ class GroupCoordinator:
         ledger.commit(group_id, commit)
 
     def fetch(self, group_id: str, partitions: list[tuple[str, int]] | None) -> Fetched:
-        """The committed offsets of these partitions, where there are any; None: of all."""
+        """The committed offsets of these partitions, where there are any; None: of all. None of a topic that had the
+        name before."""
         try:
             hosted = self._serving(group_id).groups.get(group_id)
         except KafkaError as error:
@@ -243,12 +251,10 @@ class GroupCoordinator:
         if hosted is None:
             return Fetched(ErrorCode.NONE, {})
         offsets = hosted.offsets
-        if partitions is None:
-            return Fetched(ErrorCode.NONE, {(topic, at): offset for topic, at, offset in offsets.all()})
         found: dict[tuple[str, int], Offset] = {}
-        for where in partitions:
+        for where in offsets.where() if partitions is None else partitions:
             offset = offsets.get(*where)
-            if offset is not None:
+            if offset is not None and not is_other(offset.topic_id, self._id_of(where[0])):
                 found[where] = offset
         return Fetched(ErrorCode.NONE, found)
 

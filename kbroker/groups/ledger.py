@@ -77,7 +77,7 @@ class Parts(NamedTuple):
     new_member_id: Callable[[str], str]
     commit_timeout_ms: Callable[[], int]
     codec: int
-    is_topic: Callable[[bytes], bool]  # there is a topic of this id
+    id_of: Callable[[str], bytes | None]  # of the topic of this name, if there is one
 
 
 class Hosted:
@@ -201,13 +201,17 @@ class Ledger:
             yield
 
     def loaded(self) -> None:
-        """Offsets of topics that were deleted go: the deletion may not have come so far."""
+        """Offsets of topics that were deleted and made anew go: the deletion may not have come so far.
+
+        Those of topics that are not there stay until they are old. In the log of a Kafka they may be of topics that
+        others held, or that were empty.
+        """
         deleted, self._deleted = self._deleted, set()
         for hosted in list(self.groups.values()):
             stale = {
                 name
                 for name, topic_id in hosted.offsets.topics()
-                if (name in deleted if topic_id == ZERO_UUID else not self._parts.is_topic(topic_id))
+                if name in deleted or is_other(topic_id, self._parts.id_of(name))
             }
             if stale:
                 self._bury(hosted, hosted.where(stale.__contains__))
@@ -419,6 +423,11 @@ class Ledger:
             return self._remove(hosted, _unanswered)
         if old:
             self._bury(hosted, old)
+
+
+def is_other(topic_id: bytes, current: bytes | None) -> bool:
+    """An offset came with the id of another topic than the one that has the name now."""
+    return current is not None and topic_id not in (ZERO_UUID, current)
 
 
 def _keeper(group: ClassicGroup) -> Keeper:

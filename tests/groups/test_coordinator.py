@@ -9,7 +9,7 @@ import pytest
 from kbroker.cluster.commands import CreatePartitions, MorePartitions
 from kbroker.cluster.names import GROUPS_TOPIC
 from kbroker.errors import ErrorCode
-from kbroker.groups.coordinator import java_hash
+from kbroker.groups.coordinator import spread
 from kbroker.groups.events import Beat, Beaten, Leave, Leaver, Left, Sync, Synced
 from tests.support.groups import GroupHouse
 
@@ -31,13 +31,16 @@ def house():
         ("", 0),
         ("a", 97),
         ("group", 98629247),
-        ("my-consumer-group-1", 824569741),
+        ("my-consumer-group-1", 1322913907),
         ("grüße", 98768023),
         ("😀", 1772899),
+        ("of one", 1021868899),  # below 0
+        ("polygenelubricants", 0),  # -2^31
+        ("Ω-group😀x", 1380594234),
     ],
 )
-def test_hashes_are_javas(group, expected):
-    assert expected == java_hash(group)
+def test_hashes_are_javas_without_their_sign(group, expected):
+    assert expected == spread(group)
 
 
 def test_a_partition_is_the_hash_modulo_the_topics_partitions():
@@ -185,6 +188,21 @@ def test_a_deletion_that_a_crash_cut_short_is_done_at_the_next_start(house):
 
     assert {("u", 0): 6} == again.committed("g")
     assert {("u", 0): 6} == again.again().committed("g")
+
+
+def test_offsets_of_a_topic_that_is_not_there_stay(house):
+    """A Kafka's log may hold offsets of topics that others hold."""
+    house.commit("g", {T: house.offset(5, topic_id=bytes(range(16)))})
+
+    assert {T: 5} == house.again().committed("g")
+
+
+def test_a_topic_of_the_same_name_has_no_offsets_of_the_other(house):
+    house.commit("g", {T: house.offset(5, topic_id=bytes(range(16))), ("t", 1): 6})
+    house.create("t")
+
+    assert {("t", 1): 6} == house.committed("g")
+    assert {} == house.groups.fetch("g", [T]).offsets
 
 
 # -- OffsetDelete
