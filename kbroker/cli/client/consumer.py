@@ -46,6 +46,16 @@ class Gap(NamedTuple):
     found: int
 
 
+class _Answer:
+    """An answer whose chunks are given out one by one; room for the next one when all are."""
+
+    __slots__ = ("chunks", "room")
+
+    def __init__(self, room: asyncio.Semaphore) -> None:
+        self.room = room
+        self.chunks = 0
+
+
 class Consumer:
     """Reads partitions from offsets on, until somebody stops asking."""
 
@@ -53,22 +63,23 @@ class Consumer:
         self.positions = dict(positions)  # the next offset to be given out
         self._cluster = cluster
         self._asked = dict(positions)  # the next offset to be asked for
-        self._ready: asyncio.Queue[Chunk | Gap | Exception] = asyncio.Queue()
-        self._leaders: dict[asyncio.Task[None], asyncio.Semaphore] = {}
-        self._room: dict[Place, asyncio.Semaphore] = {}
+        self._ready: asyncio.Queue[tuple[Chunk | Gap | Exception, _Answer | None]] = asyncio.Queue()
 
     async def read(self) -> AsyncGenerator[Chunk | Gap, None]:
         """What comes, partition by partition. Ends by an error, or when it is closed."""
         running = asyncio.create_task(self._supervise(), name="fetching")
         try:
             while True:
-                item = await self._ready.get()
+                item, answer = await self._ready.get()
                 if isinstance(item, Exception):
                     raise item
                 if isinstance(item, Chunk):
                     self.positions[item.place] = item.batches[-1].next_offset
-                    self._room[item.place].release()
                 yield item
+                if answer is not None:
+                    answer.chunks -= 1
+                    if not answer.chunks:
+                        answer.room.release()
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
@@ -101,7 +112,7 @@ class Consumer:
                 self._cluster.forget()
                 await asyncio.sleep(pause)
         except (KafkaError, ClientError) as error:
-            self._ready.put_nowait(error)
+            self._ready.put_nowait((error, None))
 
     async def _by_leader(self) -> dict[int, list[Place]]:
         found: dict[int, list[Place]] = defaultdict(list)
@@ -112,23 +123,27 @@ class Consumer:
         return found
 
     async def _follow(self, node: int, places: list[Place]) -> None:
-        room = asyncio.Semaphore(ANSWERS_MAX * len(places))
-        for place in places:
-            self._room[place] = room
+        room = asyncio.Semaphore(ANSWERS_MAX)
         connection = await self._cluster.broker(node)
         turn = 0
         while True:
             await room.acquire()
-            room.release()
             turn += 1
             at = turn % len(places)
             # a full answer serves the partitions in front: each comes to the front in turn
             request = self._request(places[at:] + places[:at])
             answer = await connection.ask(request, newest=TOPIC_NAMES)
             raise_error(answer)
+            taken = _Answer(room)
             for topic in answer.responses:
                 for part in topic.partitions:
-                    await self._take((topic.topic, part.partition_index), part, room)
+                    place = (topic.topic, part.partition_index)
+                    if part.error_code == ErrorCode.OFFSET_OUT_OF_RANGE:
+                        await self._find_again(place)
+                    else:
+                        self._take(place, part, taken)
+            if not taken.chunks:
+                room.release()
 
     def _request(self, places: list[Place]) -> FetchRequest:
         topics: dict[str, list[FetchPartition]] = defaultdict(list)
@@ -147,15 +162,17 @@ class Consumer:
             topics=[FetchTopic(topic=name, partitions=parts) for name, parts in topics.items()],
         )
 
-    async def _take(self, place: Place, part: PartitionData, room: asyncio.Semaphore) -> None:
-        if part.error_code == ErrorCode.OFFSET_OUT_OF_RANGE:
-            first = (await offsets_at(self._cluster, {place: EARLIEST}))[place].offset
-            wanted = self._asked[place]
-            if wanted >= first:
-                raise ClientError(f"{name_of(place)} has no offset {wanted} yet: its records end before")
-            self._asked[place] = self.positions[place] = first
-            self._ready.put_nowait(Gap(place, wanted, first))
-            return
+    async def _find_again(self, place: Place) -> None:
+        """Nothing is where we are: what was there is gone, or never came."""
+        first = (await offsets_at(self._cluster, {place: EARLIEST}))[place].offset
+        wanted = self._asked[place]
+        if wanted >= first:
+            raise ClientError(f"{name_of(place)} has no offset {wanted} yet: its records end before")
+        self._asked[place] = self.positions[place] = first
+        self._ready.put_nowait((Gap(place, wanted, first), None))
+
+    def _take(self, place: Place, part: PartitionData, answer: _Answer) -> None:
+        """Put the batches of one partition out."""
         if part.error_code:
             raise KafkaError(code_of(part.error_code), name_of(place))
         if not part.records:
@@ -168,9 +185,9 @@ class Consumer:
         batches = [batch for batch in batches if batch.next_offset > start]
         if not batches:
             return
-        await room.acquire()
         self._asked[place] = batches[-1].next_offset
-        self._ready.put_nowait(Chunk(place, start, batches, part.high_watermark))
+        answer.chunks += 1
+        self._ready.put_nowait((Chunk(place, start, batches, part.high_watermark), answer))
 
 
 def name_of(place: Place) -> str:
