@@ -101,15 +101,19 @@ def _console() -> list[str]:
     return [command[0], "-XX:TieredStopAtLevel=1", *command[1:]]
 
 
-def _java() -> list[str]:
+def java_classes(name: str, sources: list[Path]) -> Path:
+    """The folder with what `sources` are compiled to."""
     require("javac", "apt-get install default-jdk-headless")
     if why := kafka.missing():
-        require("Apache Kafka's Java client", why.partition(": ")[2], found=False)
-    sources = sorted(DRIVERS.glob("*.java"))
+        require("Apache Kafka's jars", why.partition(": ")[2], found=False)
     options = ["-nowarn", "-proc:none", "-cp", f"{kafka.LIBS}/*"]
-    classes = _built(
-        "java", sources, lambda out: ["javac", *options, "-d", str(out), *(str(source) for source in sources)]
+    return built(
+        name, sources, lambda out: ["javac", *options, "-d", str(out), *(str(source) for source in sources)]
     )
+
+
+def _java() -> list[str]:
+    classes = java_classes("java", sorted(DRIVERS.glob("*.java")))
     command = kafka.java("Driver")
     command[command.index("-cp") + 1] += f":{classes}"
     return [command[0], "-XX:TieredStopAtLevel=1", *command[1:]]
@@ -120,10 +124,10 @@ def _go(client: str) -> Callable[[], list[str]]:
         found = _version("go", "env", "GOVERSION") >= GO_MIN
         require("go", f"install Go {GO_MIN[0]}.{GO_MIN[1]} or newer", found=found)
         sources = sorted((DRIVERS / "go").glob("*.*"))
-        built = _built(
+        folder = built(
             "go", sources, lambda out: ["go", "build", "-o", str(out / "driver"), "."], DRIVERS / "go"
         )
-        return [str(built / "driver"), client]
+        return [str(folder / "driver"), client]
 
     return argv
 
@@ -138,7 +142,7 @@ def _node(script: str) -> Callable[[], list[str]]:
                 shutil.copy(source, out)
             return [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(out)]
 
-        folder = _built("node", sources, install)
+        folder = built("node", sources, install)
         # the Node that package.json brings, for Linux: Debian's is too old for @platformatic/kafka
         brought = next(folder.glob("node_modules/node-linux-*/bin/node"), None)
         if brought is not None:
@@ -161,7 +165,7 @@ def _version(program: str, *args: str) -> tuple[int, int]:
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
-def _built(name: str, sources: list[Path], command: Callable[[Path], list[str]], cwd: Path = DRIVERS) -> Path:
+def built(name: str, sources: list[Path], command: Callable[[Path], list[str]], cwd: Path = DRIVERS) -> Path:
     """The folder where `command(folder)` built a helper from `sources`: once for each state of them."""
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
     folder = CACHE / f"{name}-{digest}"
