@@ -10,26 +10,12 @@ from typing import Any
 
 import pytest
 
-from kbroker.protocol.messages.groups import (
-    DescribeGroupsRequest,
-    FindCoordinatorRequest,
-    HeartbeatRequest,
-    JoinGroupRequest,
-    JoinGroupRequestProtocol,
-    SyncGroupRequest,
-    SyncGroupRequestAssignment,
-)
+from kbroker.protocol.messages.groups import DescribeGroupsRequest
 from kbroker.protocol.messages.metadata import MetadataRequest, MetadataRequestTopic
-from kbroker.protocol.messages.offsets import (
-    OffsetCommitRequest,
-    OffsetCommitRequestPartition,
-    OffsetCommitRequestTopic,
-    OffsetFetchRequest,
-    OffsetFetchRequestGroup,
-)
 from tests.compat.driver import Client, Record
 from tests.compat.registry import ALL_CODECS
 from tests.compat.scenario import sample
+from tests.support import raw_groups
 from tests.support.clients import require
 from tests.support.peers import Certificates, KbrokerPeer
 from tests.support.peers import Endpoint as At
@@ -188,64 +174,6 @@ def test_an_idempotent_producer_goes_on_from_kafka_to_kbroker(
         broker.close()
 
 
-def commit(raw: RawClient, group: str, offsets: dict[int, int], **member: Any) -> set[int]:
-    """The errors of a commit for partitions of MANY."""
-    request = OffsetCommitRequest(
-        group_id=group,
-        topics=[
-            OffsetCommitRequestTopic(
-                name=MANY,
-                partitions=[
-                    OffsetCommitRequestPartition(
-                        partition_index=index, committed_offset=offset, committed_metadata="mine"
-                    )
-                    for index, offset in offsets.items()
-                ],
-            )
-        ],
-        **member,
-    )
-    return {each.error_code for topic in raw.ask(request, 8).topics for each in topic.partitions}
-
-
-def committed(raw: RawClient, group: str) -> dict[int, tuple[int, str | None]]:
-    """All offsets of a group, once it is served."""
-    while True:
-        [found] = raw.ask(
-            OffsetFetchRequest(groups=[OffsetFetchRequestGroup(group_id=group, topics=None)]), 8
-        ).groups
-        if not found.error_code:
-            return {
-                each.partition_index: (each.committed_offset, each.metadata)
-                for topic in found.topics
-                for each in topic.partitions
-            }
-        assert found.error_code in (14, 16), found
-
-
-def join(raw: RawClient, group: str) -> Any:
-    """A group of one member, Stable."""
-    request = JoinGroupRequest(
-        group_id=group,
-        session_timeout_ms=60_000,
-        rebalance_timeout_ms=60_000,
-        protocol_type="consumer",
-        protocols=[JoinGroupRequestProtocol(name="range", metadata=b"\0\0\0\0\0\0\xff\xff\xff\xff")],
-    )
-    while (joined := raw.ask(request, 5)).error_code:
-        request.member_id = joined.member_id
-        assert joined.error_code in (14, 15, 16, 79), joined
-    assignment = SyncGroupRequestAssignment(member_id=joined.member_id, assignment=b"all of it")
-    sync = SyncGroupRequest(
-        group_id=group,
-        generation_id=joined.generation_id,
-        member_id=joined.member_id,
-        assignments=[assignment],
-    )
-    assert 0 == raw.ask(sync, 3).error_code
-    return joined
-
-
 @pytest.mark.parametrize("end", [Kafka.stop, Kafka.kill], ids=["stopped", "killed"])
 def test_its_groups_go_on_where_they_were(
     end: Callable[[Kafka], None], helper: Client, certificates: Certificates, tmp_path: Path
@@ -262,33 +190,22 @@ def test_its_groups_go_on_where_they_were(
         for partition in range(3):
             helper.produce(at, MANY, [Record(value=b"v")] * 5, partition=partition)
         with RawClient(address_of(at.servers)) as raw:
-            find = FindCoordinatorRequest(key_type=0, coordinator_keys=["of one", "simple"])
-            while any(found.error_code for found in raw.ask(find, 4).coordinators):
-                pass
-            joined = join(raw, "of one")
-            member = {
-                "generation_id_or_member_epoch": joined.generation_id,
-                "member_id": joined.member_id,
-            }
-            assert {0} == commit(raw, "of one", {0: 1, 1: 2}, **member)
-            assert {0} == commit(raw, "of one", {1: 3}, **member)
-            while commit(raw, "simple", {2: 4}) != {0}:
-                pass
+            joined = raw_groups.join(raw, "of one", b"all of it")
+            assert 0 == raw_groups.commit(raw, "of one", {(MANY, 0): 1, (MANY, 1): 2}, joined)
+            assert 0 == raw_groups.commit(raw, "of one", {(MANY, 1): 3}, joined)
+            assert 0 == raw_groups.commit(raw, "simple", {(MANY, 2): 4})
         end(broker)
 
         for _ in range(2):
             successor.start()
             with RawClient(address_of(at.servers)) as raw:
-                assert {0: (1, "mine"), 1: (3, "mine")} == committed(raw, "of one")
-                assert {2: (4, "mine")} == committed(raw, "simple")
-                beat = HeartbeatRequest(
-                    group_id="of one", generation_id=joined.generation_id, member_id=joined.member_id
-                )
-                assert 0 == raw.ask(beat, 4).error_code
+                assert {(MANY, 0): 1, (MANY, 1): 3} == raw_groups.committed(raw, "of one")
+                assert {(MANY, 2): 4} == raw_groups.committed(raw, "simple")
+                assert 0 == raw_groups.beat(raw, "of one", joined)
                 [described] = raw.ask(DescribeGroupsRequest(groups=["of one"]), 5).groups
                 assert ("Stable", "range") == (described.group_state, described.protocol_data)
                 assert [b"all of it"] == [each.member_assignment for each in described.members]
-                assert {0} == commit(raw, "of one", {1: 3}, **member)
+                assert 0 == raw_groups.commit(raw, "of one", {(MANY, 1): 3}, joined)
             successor.stop()
     finally:
         successor.close()
