@@ -23,7 +23,7 @@ from tests.support.group_stage import Asked, Stage
 NONE = ErrorCode.NONE
 WHO = st.sampled_from("abcd")  # c and d are static members
 SESSIONS = st.sampled_from([6_000, 10_000])
-REBALANCES = st.sampled_from([0, 5_000, 20_000])
+REBALANCES = st.sampled_from([5_000, 20_000, 20_000, 0])
 PROTOCOLS = st.sampled_from([("range",), ("range", "sticky"), ("sticky", "range"), ("sticky",)])
 NEWS = st.sampled_from([b"", b"news"])
 SLACK_S = SESSION_GRAIN_S + 1e-6
@@ -59,12 +59,18 @@ class WatchedStage(Stage):
 
 
 class Groups(RuleBasedStateMachine):
-    @initialize(delay=st.sampled_from([0, 3_000]), size=st.sampled_from([2, 4, 100]), commits=st.booleans())
-    def begin(self, delay: int, size: int, commits: bool) -> None:
+    @initialize(
+        delay=st.sampled_from([0, 3_000]),
+        size=st.sampled_from([100, 100, 100, 4, 2]),
+        commits=st.booleans(),
+        first=st.sets(WHO),
+    )
+    def begin(self, delay: int, size: int, commits: bool, first: set[str]) -> None:
         limits = GroupLimits(initial_rebalance_delay_ms=delay, size_max=size)
         self.stage = WatchedStage(limits, commits)
         self.outcomes = 0  # of how many writes the group has heard
         self.generation = 0
+        self.behave(first, 12, True)
 
     # -- what clients do
 
@@ -135,6 +141,17 @@ class Groups(RuleBasedStateMachine):
             for name in who
         ]
         assert NONE is self.stage.ask(Leave(Asked("leaver"), tuple(leavers))).error
+
+    @rule(names=st.sets(WHO, min_size=1), seconds=st.sampled_from([4, 12]), writes=st.booleans())
+    def behave(self, names: set[str], seconds: int, writes: bool) -> None:
+        """Some do as they are told for a while; so does the log, or it hangs."""
+        consumers = [Consumer(self.stage, name) for name in sorted(names)]
+        for _ in range(seconds):
+            for consumer in consumers:
+                consumer.poll()
+            while writes and self.outcomes < len(self.stage.written):
+                self.written(NONE)
+            self.stage.pass_time(1)
 
     # -- what happens to them
 
@@ -295,7 +312,7 @@ class Consumer:
         self.who = who
         self.joining: Asked | None = None
         self.syncing: Asked | None = None
-        self.generation: int | None = None
+        self.generation: int | None = stage.group.generation if who in stage.ids else None
 
     def poll(self) -> None:
         if self.joining is not None:
@@ -344,5 +361,5 @@ class Consumer:
                 self.stage.ids.pop(self.who, None)
 
 
-Groups.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Groups.TestCase.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
 TestGroups = Groups.TestCase
