@@ -25,7 +25,12 @@ STOP_S_MAX = 30
 KAFKA_HEAP = "1g"
 
 # Both get these. Deleted topics leave the disk and the page cache at once, before the next measurement.
-SHARED_CONFIG = {"log.segment.delete.delay.ms": "500"}
+# Groups do not wait for more members, and their topic has as many partitions in both.
+SHARED_CONFIG = {
+    "log.segment.delete.delay.ms": "500",
+    "group.initial.rebalance.delay.ms": "0",
+    "offsets.topic.num.partitions": "8",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +113,12 @@ class ApacheKafka:
 
     name = "kafka"
 
-    def __init__(self, folder: Path, certificate: Certificate | None) -> None:
+    def __init__(
+        self, folder: Path, certificate: Certificate | None, *, config: Mapping[str, str] | None = None
+    ) -> None:
         self._folder = folder / "kafka"
         self._certificate = certificate
+        self._config = config or {}
         self._broker: Kafka | None = None
 
     @property
@@ -138,7 +146,9 @@ class ApacheKafka:
         suite = (
             {"ssl.cipher.suites": "TLS_AES_256_GCM_SHA384", "ssl.enabled.protocols": "TLSv1.3"} if pem else {}
         )
-        self._broker = Kafka(folder=self._folder, tls=pem, heap=KAFKA_HEAP, config={**SHARED_CONFIG, **suite})
+        self._broker = Kafka(
+            folder=self._folder, tls=pem, heap=KAFKA_HEAP, config={**SHARED_CONFIG, **self._config, **suite}
+        )
         self._broker.prepare()
 
     def launch(self) -> None:
@@ -164,11 +174,13 @@ class Kbroker:
         *,
         python: str = sys.executable,
         fsync: bool = False,
+        config: Mapping[str, str] | None = None,
     ) -> None:
         self._folder = folder / "kbroker"
         self._certificate = certificate
         self._python = python
         self._fsync = fsync
+        self._config = config or {}
         self._port = self._tls_port = 0
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -217,7 +229,11 @@ class Kbroker:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _settings(self) -> Mapping[str, str]:
-        settings = {**SHARED_CONFIG, "kbroker.fsync.before.ack": "true" if self._fsync else "false"}
+        settings = {
+            **SHARED_CONFIG,
+            "kbroker.fsync.before.ack": "true" if self._fsync else "false",
+            **self._config,
+        }
         if self._certificate is not None:
             both = self._folder / "server.pem"
             both.write_text(self._certificate.key.read_text() + self._certificate.chain.read_text())

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from bench import compaction, fresh, loaded
+from bench import compaction, fresh, groups, loaded
 from bench.brokers import Peer
 from bench.common import Bench
 
 # What Kafka has no counterpart to.
-KBROKER_ONLY = frozenset({"scaling", "partitions", "fsync"})
+KBROKER_ONLY = frozenset({"scaling", "partitions", "fsync", "group-memory"})
 
 FRESH: dict[str, Callable[[Bench, str], None]] = {
     "start": fresh.start_up,
@@ -20,6 +20,7 @@ FRESH: dict[str, Callable[[Bench, str], None]] = {
     "scaling": fresh.scaling,
     "partitions": fresh.partitions,
     "fsync": fresh.fsync,
+    "group-memory": groups.memory,
     "compaction": compaction.compaction,
 }
 LOADED: dict[str, Callable[[Bench, Peer], None]] = {
@@ -31,6 +32,9 @@ LOADED: dict[str, Callable[[Bench, Peer], None]] = {
     "latency": loaded.latency,
     "tls-produce": loaded.tls_produce,
     "tls-fetch": loaded.tls_fetch,
+    "rebalance": groups.rebalance,
+    "commits": groups.commits,
+    "group-consume": groups.consume,
     "topics": loaded.topics,
     "loaded": loaded.loaded,
 }

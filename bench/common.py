@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,11 +62,18 @@ class Bench:
         """How many requests of `size` bytes one round may write."""
         return int(min(ROUND_BYTES_MAX, ROUND_MEMORY_SHARE * machine.free_memory()) / size)
 
-    def new_peer(self, name: str, *, fsync: bool = False, tls: bool = False) -> Peer:
+    def new_peer(
+        self,
+        name: str,
+        *,
+        fsync: bool = False,
+        tls: bool = False,
+        config: Mapping[str, str] | None = None,
+    ) -> Peer:
         certificate = self.certificate if tls else None
         if name == "kafka":
-            return ApacheKafka(self.folder, certificate)
-        return Kbroker(self.folder, certificate, python=self.kbroker_python, fsync=fsync)
+            return ApacheKafka(self.folder, certificate, config=config)
+        return Kbroker(self.folder, certificate, python=self.kbroker_python, fsync=fsync, config=config)
 
 
 @contextlib.contextmanager

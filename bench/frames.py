@@ -85,35 +85,38 @@ def _uvarint(number: int) -> bytes:
     return bytes(out)
 
 
-def _compact(text: bytes) -> bytes:
+def compact(text: bytes) -> bytes:
+    """A string of a flexible version."""
     return _uvarint(len(text) + 1) + text
 
 
-def _string(text: bytes) -> bytes:
+def string(text: bytes) -> bytes:
+    """A string of a version that is not flexible."""
     return struct.pack(">h", len(text)) + text
 
 
-def _frame(key: int, version: int, body: bytes, *, flexible: bool) -> bytes:
-    header = struct.pack(">hhi", key, version, 1) + _string(CLIENT_ID) + (b"\x00" if flexible else b"")
+def frame(key: int, version: int, body: bytes, *, flexible: bool) -> bytes:
+    """A whole request."""
+    header = struct.pack(">hhi", key, version, 1) + string(CLIENT_ID) + (b"\x00" if flexible else b"")
     return struct.pack(">i", len(header) + len(body)) + header + body
 
 
 def produce(topic: str, partition: int, records: bytes, *, acks: int = ACKS_ALL) -> bytes:
     """Produce v9 of one batch to one partition."""
-    body = b"\x00" + struct.pack(">hi", acks, 30_000) + b"\x02" + _compact(topic.encode())
+    body = b"\x00" + struct.pack(">hi", acks, 30_000) + b"\x02" + compact(topic.encode())
     body += b"\x02" + struct.pack(">i", partition) + _uvarint(len(records) + 1) + records + b"\x00\x00\x00"
-    return _frame(PRODUCE, 9, body, flexible=True)
+    return frame(PRODUCE, 9, body, flexible=True)
 
 
 def produce_answer_size(topic: str) -> int:
     """How long a Produce v9 answer without an error text is, its size field included."""
-    name = len(_compact(topic.encode()))
+    name = len(compact(topic.encode()))
     return 4 + 4 + 1 + 1 + name + 1 + (4 + 2 + 8 + 8 + 8 + 1 + 1 + 1) + 1 + 4 + 1
 
 
 def produce_error(topic: str, answer: bytes) -> int:
     """The error code in a Produce v9 answer."""
-    at = 4 + 4 + 1 + 1 + len(_compact(topic.encode())) + 1 + 4
+    at = 4 + 4 + 1 + 1 + len(compact(topic.encode())) + 1 + 4
     return int(struct.unpack_from(">h", answer, at)[0])
 
 
@@ -122,10 +125,10 @@ def fetch(
 ) -> bytes:
     """Fetch v12 of one partition, outside any session."""
     body = struct.pack(">iiiibii", -1, max_wait_ms, min_bytes, max_bytes, 0, 0, -1)
-    body += b"\x02" + _compact(topic.encode()) + b"\x02"
+    body += b"\x02" + compact(topic.encode()) + b"\x02"
     body += struct.pack(">iiqiqi", partition, -1, offset, -1, -1, max_bytes)
     body += b"\x00\x00\x01\x01\x00"  # tags of the partition and the topic, nothing forgotten, no rack, tags
-    return _frame(FETCH, 12, body, flexible=True)
+    return frame(FETCH, 12, body, flexible=True)
 
 
 def set_fetch_offset(frame: bytearray, offset: int) -> None:
@@ -135,7 +138,7 @@ def set_fetch_offset(frame: bytearray, offset: int) -> None:
 
 def fetched(topic: str, answer: bytes | bytearray | memoryview) -> Fetched:
     """What a Fetch v12 answer says about its partition."""
-    at = 4 + 4 + 1 + (4 + 2 + 4) + 1 + len(_compact(topic.encode())) + 1
+    at = 4 + 4 + 1 + (4 + 2 + 4) + 1 + len(compact(topic.encode())) + 1
     _, error, high_watermark, _, _ = struct.unpack_from(">ihqqq", answer, at)
     at += 4 + 2 + 24
     if answer[at] > 1:
@@ -152,18 +155,18 @@ def fetched(topic: str, answer: bytes | bytearray | memoryview) -> Fetched:
 
 def api_versions() -> bytes:
     """ApiVersions v3."""
-    return _frame(API_VERSIONS, 3, _compact(b"bench") + _compact(b"1") + b"\x00", flexible=True)
+    return frame(API_VERSIONS, 3, compact(b"bench") + compact(b"1") + b"\x00", flexible=True)
 
 
 def create_topics(topics: dict[str, int], *, configs: dict[str, str] | None = None) -> bytes:
     """CreateTopics v4: name -> number of partitions, one replica."""
     settings = struct.pack(">i", len(configs or {}))
     for name, value in (configs or {}).items():
-        settings += _string(name.encode()) + _string(value.encode())
+        settings += string(name.encode()) + string(value.encode())
     body = struct.pack(">i", len(topics))
     for name, partitions in topics.items():
-        body += _string(name.encode()) + struct.pack(">ihi", partitions, 1, 0) + settings
-    return _frame(CREATE_TOPICS, 4, body + struct.pack(">ib", 60_000, 0), flexible=False)
+        body += string(name.encode()) + struct.pack(">ihi", partitions, 1, 0) + settings
+    return frame(CREATE_TOPICS, 4, body + struct.pack(">ib", 60_000, 0), flexible=False)
 
 
 def create_topics_errors(answer: bytes) -> dict[str, tuple[int, str]]:
@@ -171,9 +174,9 @@ def create_topics_errors(answer: bytes) -> dict[str, tuple[int, str]]:
     (count,) = struct.unpack_from(">i", answer, 12)
     at, refused = 16, {}
     for _ in range(count):
-        name, at = _read_string(answer, at)
+        name, at = read_string(answer, at)
         (error,) = struct.unpack_from(">h", answer, at)
-        text, at = _read_string(answer, at + 2)
+        text, at = read_string(answer, at + 2)
         if error:
             refused[name] = (error, text)
     return refused
@@ -181,34 +184,34 @@ def create_topics_errors(answer: bytes) -> dict[str, tuple[int, str]]:
 
 def alter_configs(kind: int, resource: str, values: dict[str, str]) -> bytes:
     """IncrementalAlterConfigs v0: set these of one resource."""
-    body = struct.pack(">ib", 1, kind) + _string(resource.encode()) + struct.pack(">i", len(values))
+    body = struct.pack(">ib", 1, kind) + string(resource.encode()) + struct.pack(">i", len(values))
     for name, value in values.items():
-        body += _string(name.encode()) + b"\x00" + _string(value.encode())
-    return _frame(INCREMENTAL_ALTER_CONFIGS, 0, body + b"\x00", flexible=False)
+        body += string(name.encode()) + b"\x00" + string(value.encode())
+    return frame(INCREMENTAL_ALTER_CONFIGS, 0, body + b"\x00", flexible=False)
 
 
 def alter_configs_error(answer: bytes) -> tuple[int, str]:
     """(error, text) of the one resource in an IncrementalAlterConfigs v0 answer."""
     (error,) = struct.unpack_from(">h", answer, 16)
-    return error, _read_string(answer, 18)[0]
+    return error, read_string(answer, 18)[0]
 
 
 def delete_topics(names: list[str]) -> bytes:
     """DeleteTopics v3."""
-    body = struct.pack(">i", len(names)) + b"".join(_string(n.encode()) for n in names)
-    return _frame(DELETE_TOPICS, 3, body + struct.pack(">i", 60_000), flexible=False)
+    body = struct.pack(">i", len(names)) + b"".join(string(n.encode()) for n in names)
+    return frame(DELETE_TOPICS, 3, body + struct.pack(">i", 60_000), flexible=False)
 
 
 def list_ends(topic: str, partitions: int) -> bytes:
     """ListOffsets v4 for the ends of all partitions."""
-    body = struct.pack(">ibi", -1, 0, 1) + _string(topic.encode()) + struct.pack(">i", partitions)
+    body = struct.pack(">ibi", -1, 0, 1) + string(topic.encode()) + struct.pack(">i", partitions)
     body += b"".join(struct.pack(">iiq", p, -1, -1) for p in range(partitions))
-    return _frame(LIST_OFFSETS, 4, body, flexible=False)
+    return frame(LIST_OFFSETS, 4, body, flexible=False)
 
 
 def ends(answer: bytes) -> list[int]:
     """The offsets in a ListOffsets v4 answer, in partition order."""
-    _, at = _read_string(answer, 16)
+    _, at = read_string(answer, 16)
     (count,) = struct.unpack_from(">i", answer, at)
     found: dict[int, int] = {}
     for i in range(count):
@@ -219,7 +222,8 @@ def ends(answer: bytes) -> list[int]:
     return [found[p] for p in sorted(found)]
 
 
-def _read_string(answer: bytes, at: int) -> tuple[str, int]:
+def read_string(answer: bytes, at: int) -> tuple[str, int]:
+    """A string, "" for null, and the position after it."""
     (size,) = struct.unpack_from(">h", answer, at)
     if size < 0:
         return "", at + 2

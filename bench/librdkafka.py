@@ -1,8 +1,9 @@
-"""The loads that go through confluent-kafka, that is librdkafka: one producer, one consumer, no group."""
+"""The loads that go through confluent-kafka, that is librdkafka: one producer, one consumer."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
@@ -43,35 +44,53 @@ def produce(port: int, topic: str, *, partitions: int, records: int, value_size:
 
 def consume(port: int, topic: str, *, partitions: int, records: int) -> Run:
     """Read `records` records from the beginning of all partitions."""
-    consumer = Consumer(
-        {
-            "bootstrap.servers": f"127.0.0.1:{port}",
-            "group.id": "bench",
-            "enable.auto.commit": False,
-            "enable.auto.offset.store": False,
-            "auto.offset.reset": "error",
-            "queued.max.messages.kbytes": 256 << 10,
-        }
-    )
+    consumer = _consumer(port, "bench", {"enable.auto.commit": False, "auto.offset.reset": "error"})
     try:
         watch = Stopwatch()
         consumer.assign([TopicPartition(topic, p, 0) for p in range(partitions)])
-        seen = size = 0
-        silent_since = time.monotonic()
-        while seen < records:
-            for message in consumer.consume(10_000, timeout=1.0):
-                if error := message.error():
-                    raise RuntimeError(f"consume: {error}")
-                size += len(message.value() or b"")
-                seen += 1
-                silent_since = 0.0
-            now = time.monotonic()
-            silent_since = silent_since or now
-            if now - silent_since > SILENCE_S_MAX:
-                raise TimeoutError(f"{records - seen} records did not come")
-        return watch.run(seen, size)
+        return _read(consumer, records, lambda: watch)
     finally:
         consumer.close()
+
+
+def consume_by_group(port: int, topic: str, group: str, *, records: int) -> Run:
+    """The same by a group's only member, that commits by itself. The clock starts when it has its partitions."""
+    consumer = _consumer(port, group, {"auto.offset.reset": "earliest"})
+    watches: list[Stopwatch] = []
+    try:
+        consumer.subscribe([topic], on_assign=lambda _, __: watches.append(Stopwatch()))
+        return _read(consumer, records, lambda: watches[0])
+    finally:
+        consumer.close()
+
+
+def _consumer(port: int, group: str, options: dict[str, str | bool]) -> Consumer:
+    return Consumer(
+        {
+            "bootstrap.servers": f"127.0.0.1:{port}",
+            "group.id": group,
+            "enable.auto.offset.store": options.get("enable.auto.commit", True),
+            "queued.max.messages.kbytes": 256 << 10,
+            **options,
+        }
+    )
+
+
+def _read(consumer: Consumer, records: int, watch: Callable[[], Stopwatch]) -> Run:
+    seen = size = 0
+    silent_since = time.monotonic()
+    while seen < records:
+        for message in consumer.consume(10_000, timeout=1.0):
+            if error := message.error():
+                raise RuntimeError(f"consume: {error}")
+            size += len(message.value() or b"")
+            seen += 1
+            silent_since = 0.0
+        now = time.monotonic()
+        silent_since = silent_since or now
+        if now - silent_since > SILENCE_S_MAX:
+            raise TimeoutError(f"{records - seen} records did not come")
+    return watch().run(seen, size)
 
 
 def end_to_end(port: int, topic: str, *, per_second: int, seconds: float) -> list[float]:

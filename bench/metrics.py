@@ -46,6 +46,19 @@ METRICS = (
     _less("e2e_p99", "the same: 99th percentile", "ms", 0.6, digits=2),
     _less("rd_e2e_p50", "end to end at 1,000 records/s by librdkafka, median", "ms", 0.6, digits=2),
     _less("rd_e2e_p99", "the same: 99th percentile", "ms", 0.6, digits=2),
+    _less(
+        "rebalance", "one member more in a group of 99: until all have their assignments", "ms", 0.7, digits=1
+    ),
+    _less("rebalance_cpu", "one member more, and one less again: server CPU", "ms", digits=1),
+    _less(
+        "commit_cpu",
+        "1,000 groups that commit 10 partitions each second: server CPU",
+        "us/commit",
+        0.7,
+        digits=1,
+    ),
+    _more("group_consume", "consume by librdkafka through a group, 1 KiB records", "MB/s", 1.0),
+    _less("group_consume_cpu", "the same: server CPU", "s/GB", digits=2),
     _less("start", "start to first acknowledged produce", "s", 0.1, limit=0.4, digits=3),
     _less("idle", "memory after the start (proportional set size)", "MB", 0.12),
     _less("connections", "memory with 2,000 idle connections, nothing else done", "MB"),
@@ -100,6 +113,12 @@ METRICS = (
         digits=2,
     ),
     _less("partition_used_kb", "memory per idle partition that holds a record", "KB", limit=4.0, digits=2),
+    _less(
+        "groups_partition_kb", "memory per idle partition of __consumer_offsets", "KB", limit=4.0, digits=2
+    ),
+    _less(
+        "member_kb", "memory per member of a group of 100, its connection closed", "KB", limit=10.0, digits=2
+    ),
     _less("connection_kb", "memory per idle connection", "KB", limit=3.0, digits=2),
 )
 
