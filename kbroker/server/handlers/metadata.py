@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 from typing import Any
 from uuid import UUID
 
-from kbroker.cluster.names import INTERNAL_TOPICS, check_topic_name
+from kbroker.cluster.names import GROUPS_TOPIC, INTERNAL_TOPICS, check_topic_name
 from kbroker.cluster.state import Topic
 from kbroker.errors import ErrorCode, KafkaError
 from kbroker.protocol.messages.cluster import (
@@ -25,6 +25,7 @@ from kbroker.protocol.messages.metadata import (
     MetadataResponseTopic,
 )
 from kbroker.protocol.wire import ZERO_UUID
+from kbroker.server.handlers.coordinators import create_groups_topic
 from kbroker.server.handlers.shared import (
     CLUSTER_OPERATIONS,
     OPERATIONS_NOT_ASKED,
@@ -44,7 +45,7 @@ def handle_metadata(
     and the request allow it, and then answered like any other: it is there within the time of one fsync, so nobody
     needs the round of UNKNOWN_TOPIC_OR_PARTITION and retries. The broker that answers names itself as the controller:
     each one takes administrative requests.
-    Not done: internal topics are not made by asking for them.
+    Not done: internal topics of transactions and share groups are not made by asking for them.
     v1 null for all topics, controller, racks · v2 cluster id · v4 auto creation can be refused · v5 offline replicas
     (KIP-112) · v7 leader epochs (KIP-320) · v8 authorized operations (KIP-430) · v9 flexible · v10, v12 topic ids
     (KIP-516) · v11 no cluster operations (KIP-700) · v13 an error for the whole answer (KIP-1102)
@@ -98,7 +99,7 @@ def _to_create(
 
 def _may_be_created(name: str) -> bool:
     return (
-        name not in INTERNAL_TOPICS
+        (name == GROUPS_TOPIC or name not in INTERNAL_TOPICS)  # nothing writes to the others yet
         and name != CLUSTER_METADATA_TOPIC
         and _why_missing(name) is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
     )
@@ -115,7 +116,9 @@ def _why_missing(name: str) -> ErrorCode:
 async def _created_first(
     rooms: Rooms, call: Call, request: MetadataRequest, asked: list[MetadataRequestTopic], missing: list[str]
 ) -> MetadataResponse:
-    refused = await auto_create(rooms, call, missing)
+    if GROUPS_TOPIC in missing:
+        await create_groups_topic(rooms)  # with configs of its own
+    refused = await auto_create(rooms, call, [name for name in missing if name != GROUPS_TOPIC])
     answer = _Answer(rooms, call, request)
     return answer.of(answer.asked_for(asked, refused))
 

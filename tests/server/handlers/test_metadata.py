@@ -317,12 +317,19 @@ async def test_a_bad_name_is_no_topic_and_creates_none(house, name):
 
 @pytest.mark.parametrize(
     "name, internal",
-    [("__consumer_offsets", True), ("__transaction_state", True), ("__cluster_metadata", False)],
+    [("__share_group_state", True), ("__transaction_state", True), ("__cluster_metadata", False)],
 )
 async def test_topics_of_the_broker_itself_are_not_created_by_asking(house, name, internal):
     [topic] = (await metadata(house, named(name))).topics
 
     assert (ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, internal) == (topic.error_code, topic.is_internal)
+
+
+async def test_the_topic_of_the_groups_is_created_with_configs_of_its_own(house):
+    [topic] = (await metadata(house, named("__consumer_offsets"))).topics
+
+    assert (ErrorCode.NONE, True, 50) == (topic.error_code, topic.is_internal, len(topic.partitions))
+    assert "compact" == house.state.topic_config("__consumer_offsets")["cleanup.policy"]
 
 
 async def test_a_name_that_collides_is_refused_for_good(house):
