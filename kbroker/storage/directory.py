@@ -49,6 +49,7 @@ CLEAN_FILE = ".kafka_cleanshutdown"
 FSYNC_FAILED_FILE = ".fsync_failed"  # written, if it can be, when an fsync failed; see `recovery.recover`
 
 _NAME_MAX = 255  # bytes of a file's name
+_STRAYS_NAMED_MAX = 10  # folders named in one log line
 _FOLDER = re.compile(r"(.+)-(\d+)")
 _DELETED = re.compile(r".+\.[0-9a-f]{32}-delete")
 _NOT_OURS = frozenset({"__cluster_metadata"})  # Kafka's own Raft log: no topic
@@ -153,6 +154,7 @@ class LogDirectory:
                 self._lost.add(tp)
         for name in gone:
             self._remove_folder(name)
+        _tell_of_strays(path, [name for name in names if name.endswith("-stray")])
         return Opened(identity=identity, clean=self._clean, partitions=partitions, lost=frozenset(self._lost))
 
     def _partitions(self, names: list[str]) -> dict[TopicPartition, UUID]:
@@ -233,10 +235,16 @@ class LogDirectory:
             self.points.forget(tp)
             self._delete_folder(tp)
             return
-        # Nothing in it was ever flushed, or its metadata was lost: data of unknown origin is kept, and not served.
+        folder = f"{self.path}/{tp}"
+        if not any(
+            self.disk.size(f"{folder}/{name}") for name in self.disk.list(folder) if name.endswith(".log")
+        ):
+            self._delete_folder(tp)  # a crash just after it was made: nobody misses it
+            return
+        # Its metadata was lost, or nothing in it was ever flushed: data of unknown origin is kept, and not served.
         name = f"{tp}.{new_uuid(self.random).hex}-stray"
         log.warning("folder without partition.metadata put aside", partition=str(tp), folder=name)
-        self.disk.rename(f"{self.path}/{tp}", f"{self.path}/{name}")
+        self.disk.rename(folder, f"{self.path}/{name}")
 
     def checkpoint(self, watermarks: Mapping[TopicPartition, int] | None = None) -> None:
         """Save how far each log is flushed (and the high watermarks, as hints), in threads. Call it now and then."""
@@ -405,6 +413,18 @@ class LogDirectory:
         if self._scarce is not None:
             return f"log directory {self.path} cannot be written now: {self._scarce}"
         return f"log directory {self.path} is on a full disk; free some space"
+
+
+def _tell_of_strays(path: str, names: Sequence[str]) -> None:
+    """They take room until somebody decides: at each start they are named again."""
+    if names:
+        log.warning(
+            "folders that were put aside take room",
+            path=path,
+            folders=",".join(names[:_STRAYS_NAMED_MAX]),
+            number=len(names),
+            cure="look into them with kbroker dump-log, then remove them",
+        )
 
 
 def _remove_tree(disk: Disk, folder: str) -> None:

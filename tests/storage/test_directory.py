@@ -219,6 +219,32 @@ def test_a_folder_that_lost_its_metadata_is_put_aside_not_removed(disk: MemoryDi
     assert disk.size(f"/data/{name}/00000000000000000000.log") > 0
 
 
+def test_a_folder_without_metadata_and_without_records_is_removed(disk: MemoryDisk) -> None:
+    """A crash in the moment after it was made."""
+    opened(disk).directory.close()
+    disk.mkdir("/data/orders-0")
+    disk.open("/data/orders-0/00000000000000000000.log", create=True).close()
+    broker = opened(disk)
+
+    broker.directory.log(TP, TOPIC_ID, config())
+    broker.clock.advance(100_000)
+    broker.settle()
+
+    assert [] == [name for name in disk.list("/data") if name.endswith(("-stray", "-delete"))]
+
+
+def test_folders_that_were_put_aside_are_named_at_each_start(
+    disk: MemoryDisk, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened(disk).directory.close()
+    disk.mkdir("/data/orders-0.0123-stray")
+
+    for _ in range(2):
+        caplog.clear()
+        opened(disk).directory.close()
+        assert "folders=orders-0.0123-stray" in caplog.text
+
+
 def test_a_log_start_is_on_the_disk_when_done_is_called(disk: MemoryDisk) -> None:
     broker = opened(disk)
     log = broker.directory.log(TP, TOPIC_ID, config())
