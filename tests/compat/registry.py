@@ -119,10 +119,15 @@ def _java() -> list[str]:
     return [command[0], "-XX:TieredStopAtLevel=1", *command[1:]]
 
 
+def require_go() -> None:
+    """Go is here, new enough, or this test ends."""
+    found = _version("go", "env", "GOVERSION") >= GO_MIN
+    require("go", f"install Go {GO_MIN[0]}.{GO_MIN[1]} or newer", found=found)
+
+
 def _go(client: str) -> Callable[[], list[str]]:
     def argv() -> list[str]:
-        found = _version("go", "env", "GOVERSION") >= GO_MIN
-        require("go", f"install Go {GO_MIN[0]}.{GO_MIN[1]} or newer", found=found)
+        require_go()
         sources = sorted((DRIVERS / "go").glob("*.*"))
         folder = built(
             "go", sources, lambda out: ["go", "build", "-o", str(out / "driver"), "."], DRIVERS / "go"

@@ -1,0 +1,45 @@
+package main
+
+import (
+	"context"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+func runFranz(ctx context.Context, app application) error {
+	client, err := kgo.NewClient(
+		kgo.SeedBrokers(app.servers),
+		kgo.ConsumerGroup(app.group),
+		kgo.ConsumeTopics(app.source),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.SessionTimeout(session),
+		kgo.HeartbeatInterval(heartbeat),
+		kgo.DisableAutoCommit(),
+		kgo.BlockRebalanceOnPoll(),
+		kgo.DefaultProduceTopic(app.target),
+	)
+	if err != nil {
+		return err
+	}
+	defer client.CloseAllowingRebalance()
+	for {
+		fetches := client.PollFetches(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err := fetches.Err(); err != nil {
+			return err
+		}
+		var copies []*kgo.Record
+		fetches.EachRecord(func(record *kgo.Record) {
+			copies = append(copies, &kgo.Record{Value: copied(record.Partition, record.Offset, record.Value)})
+		})
+		if err := client.ProduceSync(context.Background(), copies...).FirstErr(); err != nil {
+			return err
+		}
+		if err := client.CommitUncommittedOffsets(context.Background()); err != nil {
+			return err
+		}
+		client.AllowRebalance()
+	}
+}
