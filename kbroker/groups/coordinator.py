@@ -16,6 +16,7 @@ from kbroker.cluster.state import Change, ClusterState, Topic
 from kbroker.config import Settings
 from kbroker.errors import ErrorCode, KafkaError
 from kbroker.groups.alarms import Alarms, Sleeper
+from kbroker.groups.answers import refusal, reply
 from kbroker.groups.events import (
     Beat,
     Commit,
@@ -30,7 +31,7 @@ from kbroker.groups.events import (
     Offset,
     Sync,
 )
-from kbroker.groups.ledger import Hosted, Ledger, Parts, is_other, refusal
+from kbroker.groups.ledger import Hosted, Ledger, Parts, is_other
 from kbroker.groups.limits import GroupLimits
 from kbroker.observe import logs
 from kbroker.replication.partition import Partition
@@ -226,8 +227,7 @@ class GroupCoordinator:
                 raise KafkaError(ErrorCode.INVALID_GROUP_ID)
             ledger = self._serving(group_id)
         except KafkaError as error:
-            event.to(refusal(event, error.code))
-            return
+            return reply(event.to, refusal(event, error.code))
         ledger.event(group_id, event)
 
     # -- offsets
@@ -237,8 +237,7 @@ class GroupCoordinator:
         try:
             ledger = self._serving(group_id)
         except KafkaError as error:
-            commit.to(Committed(error.code))
-            return
+            return reply(commit.to, Committed(error.code))
         ledger.commit(group_id, commit)
 
     def fetch(self, group_id: str, partitions: list[tuple[str, int]] | None) -> Fetched:
@@ -265,8 +264,7 @@ class GroupCoordinator:
                 raise KafkaError(ErrorCode.INVALID_GROUP_ID)
             ledger = self._serving(group_id)
         except KafkaError as error:
-            what.to(Forgotten(error.code))
-            return
+            return reply(what.to, Forgotten(error.code))
         ledger.forget(group_id, what)
 
     # -- whole groups
@@ -340,4 +338,7 @@ class GroupCoordinator:
 
 def _ring(sleeper: Sleeper) -> None:
     hosted = cast(Hosted, sleeper)
-    hosted.ledger.tick(hosted)
+    try:
+        hosted.ledger.tick(hosted)
+    except Exception as error:  # a door: others have alarms too
+        log.exception("a group was not woken", error, group=hosted.group.group_id)

@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 
 from kbroker.errors import ErrorCode, KafkaError
 from kbroker.groups.alarms import Alarms
+from kbroker.groups.answers import reply, unknown_group
 from kbroker.groups.classic import ClassicGroup
 from kbroker.groups.events import (
-    Answer,
     Beat,
-    Beaten,
     Commit,
     Committed,
     Effect,
@@ -26,14 +25,11 @@ from kbroker.groups.events import (
     Forgotten,
     GroupRecord,
     Join,
-    Joined,
     Leave,
-    Left,
     Now,
     Offset,
     Reply,
     Sync,
-    Synced,
     Tick,
     Write,
     Written,
@@ -123,6 +119,7 @@ class Ledger:
         self._found: dict[str, _Found] = {}
         self._unreadable: dict[str, int] = {}  # why -> how many
         self._deleted: set[str] = set()  # topics that were deleted while the log was read
+        self._stale: list[tuple[Hosted, set[str]]] = []  # topics whose offsets are to go when it is
         self.shard = Shard(
             partition,
             self,
@@ -163,12 +160,13 @@ class Ledger:
         groups, self.groups = self.groups, {}
         self._found = {}
         self._unreadable = {}
+        self._stale = []
         for hosted in groups.values():
             hosted.gone = True
             self._parts.alarms.cancel(hosted)
             for effect in hosted.group.close(ErrorCode.NOT_COORDINATOR, self.now()):
                 if isinstance(effect, Reply):
-                    _reply(effect.to, effect.answer)
+                    reply(effect.to, effect.answer)
 
     def apply(self, said: Entry) -> None:
         """The next record of the log."""
@@ -189,32 +187,36 @@ class Ledger:
             del self._found[said.group_id]
 
     def finish(self) -> Iterator[None]:
-        """Groups come to life: sessions of members begin anew."""
+        """Groups come to life: sessions of members begin anew.
+
+        Offsets of topics that were deleted and made anew go: the deletion may not have come so far. Those of topics that
+        are not there stay until they are old. In the log of a Kafka they may be of topics that others held, or that were
+        empty.
+        """
         for why, count in self._unreadable.items():
             log.warning("records left out", partition=str(self.shard.tp), why=why, count=count)
         self._unreadable = {}
+        id_of = self._parts.id_of
         while self._found:
             group_id, found = self._found.popitem()
             hosted = Hosted(self, self._alive(group_id, found.record), found.offsets, in_log=True)
             self.groups[group_id] = hosted
             self._arm(hosted)
-            yield
-
-    def loaded(self) -> None:
-        """Offsets of topics that were deleted and made anew go: the deletion may not have come so far.
-
-        Those of topics that are not there stay until they are old. In the log of a Kafka they may be of topics that
-        others held, or that were empty.
-        """
-        deleted, self._deleted = self._deleted, set()
-        for hosted in list(self.groups.values()):
             stale = {
                 name
                 for name, topic_id in hosted.offsets.topics()
-                if name in deleted or is_other(topic_id, self._parts.id_of(name))
+                if name in self._deleted or is_other(topic_id, id_of(name))
             }
             if stale:
-                self._bury(hosted, hosted.where(stale.__contains__))
+                self._stale.append((hosted, stale))
+            yield
+
+    def loaded(self) -> None:
+        """From now on it can be written to."""
+        stale, self._stale, self._deleted = self._stale, [], set()
+        for hosted, names in stale:
+            if not hosted.gone:
+                self._bury(hosted, hosted.where(names.__contains__))
 
     def failed(self, error: KafkaError) -> None:
         """The shard has said it in the log."""
@@ -237,7 +239,7 @@ class Ledger:
         hosted = self.groups.get(group_id)
         if hosted is None:
             if type(event) is not Join or event.member_id:
-                return _reply(event.to, unknown_group(event))
+                return reply(event.to, unknown_group(event))
             hosted = self._create(group_id)
         self._handle(hosted, event)
         self._drop_if_nothing(hosted)
@@ -268,7 +270,7 @@ class Ledger:
 
     def _perform(self, hosted: Hosted, effect: Effect) -> None:
         if isinstance(effect, Reply):
-            return _reply(effect.to, effect.answer)
+            return reply(effect.to, effect.answer)
         self._write(hosted, effect)
 
     def _write(self, hosted: Hosted, write: Write) -> None:
@@ -292,12 +294,12 @@ class Ledger:
         hosted = self.groups.get(group_id)
         if hosted is None:
             if commit.generation >= 0:
-                return _reply(commit.to, Committed(ErrorCode.GROUP_ID_NOT_FOUND))
+                return reply(commit.to, Committed(ErrorCode.GROUP_ID_NOT_FOUND))
             hosted = self._create(group_id)
         error = hosted.group.check_commit(commit, self.now())
         offsets = commit.offsets
         if error or not offsets:
-            _reply(commit.to, Committed(error))
+            reply(commit.to, Committed(error))
             return self._drop_if_nothing(hosted)
         hosted.in_log = True
         if hosted.under_way is None:
@@ -318,10 +320,10 @@ class Ledger:
 
     def _committed(self, hosted: Hosted, to: Any, offsets: CommittedOffsets, error: ErrorCode) -> None:
         if not error:
-            return _reply(to, _COMMITTED)
+            return reply(to, _COMMITTED)
         if error != ErrorCode.REQUEST_TIMED_OUT:  # that one is still on its way
             self._arrived(hosted, offsets)
-        _reply(to, Committed(told(error)))
+        reply(to, Committed(told(error)))
 
     def _arrived(self, hosted: Hosted, offsets: CommittedOffsets) -> None:
         left = [each for each in hosted.under_way or () if each is not offsets]
@@ -331,10 +333,10 @@ class Ledger:
         """Forget offsets of partitions that no member reads."""
         hosted = self.groups.get(group_id)
         if hosted is None or hosted.group.state == "Dead":
-            return _reply(what.to, Forgotten(ErrorCode.GROUP_ID_NOT_FOUND))
+            return reply(what.to, Forgotten(ErrorCode.GROUP_ID_NOT_FOUND))
         group = hosted.group
         if group.deletable() and group.protocol_type != "consumer":
-            return _reply(what.to, Forgotten(ErrorCode.NON_EMPTY_GROUP))
+            return reply(what.to, Forgotten(ErrorCode.NON_EMPTY_GROUP))
         read = {topic: is_subscribed(_keeper(group), topic) for topic, _ in what.partitions}
         answers = tuple(
             ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC if read[topic] else ErrorCode.NONE
@@ -343,10 +345,10 @@ class Ledger:
         there = set(hosted.where(lambda topic: not read.get(topic, True)))
         wanted = [each for each in what.partitions if each in there]
         if not wanted:
-            return _reply(what.to, Forgotten(ErrorCode.NONE, answers))
+            return reply(what.to, Forgotten(ErrorCode.NONE, answers))
 
         def done(error: ErrorCode) -> None:
-            _reply(what.to, Forgotten(told(error), () if error else answers))
+            reply(what.to, Forgotten(told(error), () if error else answers))
 
         self._bury(hosted, wanted, done)
 
@@ -434,13 +436,6 @@ def _keeper(group: ClassicGroup) -> Keeper:
     return group
 
 
-def _reply(to: Callable[[Answer], None], answer: Answer) -> None:
-    try:
-        to(answer)
-    except Exception as error:  # a door: one who cannot hear must not keep the others from being told
-        log.exception("whoever asked failed to hear the answer", error, answer=type(answer).__name__)
-
-
 def _nothing() -> None:
     """Nothing is left to be done when it is committed."""
 
@@ -448,25 +443,3 @@ def _nothing() -> None:
 def _unanswered(error: ErrorCode) -> None:
     if error:
         log.warning("not written down; the next round tries again", error=error.name)
-
-
-def refusal(event: Join | Sync | Beat | Leave, error: ErrorCode) -> Answer:
-    """The answer that says `error`."""
-    match event:
-        case Join():
-            return Joined(error, event.member_id)
-        case Sync():
-            return Synced(error)
-        case Beat():
-            return Beaten(error)
-        case Leave():
-            return Left(error)
-
-
-def unknown_group(event: Join | Sync | Beat | Leave) -> Answer:
-    """The answer where there is no such group: none of these members is known."""
-    unknown = ErrorCode.UNKNOWN_MEMBER_ID
-    if isinstance(event, Leave):
-        members = tuple((each.member_id, each.instance_id, unknown) for each in event.members)
-        return Left(ErrorCode.NONE, members)
-    return refusal(event, unknown)

@@ -20,6 +20,7 @@ from kbroker.observe import logs
 from kbroker.protocol import compression
 from kbroker.protocol.records import HEADER_BYTES, RecordBatch
 from kbroker.replication.partition import COMMITTED, Partition
+from kbroker.replication.shard_changes import Change, Sent
 from kbroker.replication.shard_records import (
     RECORD_OVERHEAD_MAX,
     Loaded,
@@ -74,49 +75,6 @@ class State(Enum):
     ENDED = 3
 
 
-class _Change:
-    """Records that belong together, and who wants to know."""
-
-    __slots__ = ("answered", "committed", "done", "error", "in_log", "over", "records")
-
-    def __init__(
-        self, records: Sequence[Record], done: Callable[[ErrorCode], None], committed: Callable[[], None]
-    ) -> None:
-        self.records = records
-        self.done = done
-        self.committed = committed
-        self.answered = False
-        self.in_log = False  # some of it is committed
-        self.error = ErrorCode.NONE  # some of it never will be
-        self.over = False  # its last batch has ended; one before may end later, where the last was not even taken
-
-    def answer(self, error: ErrorCode) -> None:
-        if self.answered:
-            return
-        self.answered = True
-        try:
-            self.done(error)
-        except Exception as raised:  # a door: the others are told
-            log.exception("whoever changed a shard failed to hear how it ended", raised, ended=error.name)
-
-
-class _Sent:
-    """A batch on its way, with the changes that it ends, and those of which it holds a part."""
-
-    __slots__ = ("changes", "deadline", "over", "parts", "shard")
-
-    def __init__(self, shard: Shard, changes: list[_Change], parts: list[_Change], deadline: float) -> None:
-        self.shard = shard
-        self.changes = changes
-        self.parts = parts
-        self.deadline = deadline
-        self.over = False
-
-    def __call__(self, error: ErrorCode) -> None:
-        self.over = True
-        self.shard.ended(self, error)
-
-
 class Shard:
     """One partition's state machine. `load`, then `append` while `state` is SERVING; `end` when another leads.
 
@@ -151,9 +109,9 @@ class Shard:
         self._open: dict[
             int, list[Any]
         ] = {}  # what transactions say whose end has not been read, by producer
-        self._waiting: list[_Change] = []  # for the end of this turn
+        self._waiting: list[Change] = []  # for the end of this turn
         self._asked = False
-        self._sent: deque[_Sent] = deque()
+        self._sent: deque[Sent] = deque()
         self._timer: Timer | None = None
 
     @property
@@ -321,7 +279,7 @@ class Shard:
         error that ended the wait: REQUEST_TIMED_OUT (they may count yet), MESSAGE_TOO_LARGE (one alone is larger than
         the topic's max.message.bytes or segment), or what the partition says.
         """
-        change = _Change(records, done, committed)
+        change = Change(records, done, committed)
         if self.state is not State.SERVING:
             return change.answer(ErrorCode.NOT_COORDINATOR)
         self._waiting.append(change)
@@ -338,8 +296,8 @@ class Shard:
         config = self.partition.config
         room = min(config.max_message_bytes, config.segment_bytes) - HEADER_BYTES
         records: list[Record] = []
-        changes: list[_Change] = []
-        parts: list[_Change] = []
+        changes: list[Change] = []
+        parts: list[Change] = []
         size = 0
         for change in waiting:
             sizes = [
@@ -370,9 +328,9 @@ class Shard:
         log.error("shard broke", partition=str(self.tp), exc_info=error)
         self._reload()
 
-    def _send(self, records: list[Record], changes: list[_Change], parts: list[_Change]) -> None:
+    def _send(self, records: list[Record], changes: list[Change], parts: list[Change]) -> None:
         now = self._clock.monotonic()
-        sent = _Sent(self, changes, parts, now + self._timeout_ms() * 0.001)
+        sent = Sent(self, changes, parts, now + self._timeout_ms() * 0.001)
         if not records:
             return self._settle(sent, ErrorCode.NONE)
         partition = self.partition
@@ -386,14 +344,14 @@ class Shard:
         if self._timer is None and self._sent:
             self._timer = self._clock.call_at(sent.deadline, self._look_at_deadlines)
 
-    def ended(self, sent: _Sent, error: ErrorCode) -> None:
+    def ended(self, sent: Sent, error: ErrorCode) -> None:
         """A batch is committed, or never will be."""
         while self._sent and self._sent[0].over:
             self._sent.popleft()
         if self.state is State.SERVING:
             self._settle(sent, error)
 
-    def _settle(self, sent: _Sent, error: ErrorCode) -> None:
+    def _settle(self, sent: Sent, error: ErrorCode) -> None:
         in_doubt = False
         for change in sent.parts:
             if error:
