@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from kbroker.cli.output import json_text, printable
+
 if TYPE_CHECKING:
     from kbroker.cli.client.cluster import Cluster
     from kbroker.cli.client.properties import Reach
@@ -48,7 +50,7 @@ class Session:
 
     def document(self, value: Any) -> None:
         """One JSON document on stdout."""
-        click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+        click.echo(json_text(json.dumps(value, indent=2, ensure_ascii=False)))
 
     def done(self, sentence: str, value: Any) -> None:
         """Something was done: a sentence, or a document."""
@@ -154,9 +156,9 @@ def run(
         except asyncio.CancelledError:
             leave(TERMINATED)
         except KafkaError as error:
-            raise Failure(say(error)) from None
+            raise Failure(printable(say(error))) from None
         except ClientError as error:
-            raise Failure(str(error)) from None
+            raise Failure(printable(str(error))) from None
     except KeyboardInterrupt:
         leave(INTERRUPTED)
     except BrokenPipeError:

@@ -93,7 +93,7 @@ def sink(session: Session, key_separator: str | None, raw: bool) -> Sink:
     out = sys.stdout.buffer
     safe = sys.stdout.isatty() and not raw
     if session.json:
-        return sinks.Json(out)
+        return sinks.Json(out, safe=safe)
     if key_separator is not None:
         return sinks.Pairs(out, unescape(key_separator), safe=safe)
     return sinks.Values(out, safe=safe)

@@ -14,6 +14,8 @@ import click
 
 # C0 and C1 controls, and what turns text around (bidirectional overrides and isolates).
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+# JSON escapes C0 controls itself; those between its tokens are line ends.
+_UNPRINTABLE_JSON = re.compile("[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 _NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -26,6 +28,11 @@ def _escape(match: re.Match[str]) -> str:
     char = match[0]
     number = ord(char)
     return _NAMED.get(char) or (f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}")
+
+
+def json_text(text: str) -> str:
+    """JSON with escapes for what JSON itself would let through to a terminal."""
+    return _UNPRINTABLE_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def text_of(value: Any) -> str:
@@ -68,4 +75,4 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str |
 def heading(text: str) -> None:
     """A line above a table, for people alone."""
     if on_terminal():
-        click.secho(text, bold=True)
+        click.secho(printable(text), bold=True)

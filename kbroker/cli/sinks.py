@@ -9,7 +9,7 @@ import msgspec
 
 from kbroker.cli.client.admin import Place
 from kbroker.cli.client.batches import Seen, body_of, records_of, values_of
-from kbroker.cli.output import printable
+from kbroker.cli.output import json_text, printable
 from kbroker.protocol.records import RecordBatch
 
 
@@ -67,8 +67,8 @@ class Pairs:
 class Json:
     """A line of JSON for each record: `produce --input json` reads the same. What is not UTF-8 is base64."""
 
-    def __init__(self, out: BinaryIO) -> None:
-        self._out = out
+    def __init__(self, out: BinaryIO, *, safe: bool) -> None:
+        self._out, self._safe = out, safe
         self._encode = msgspec.json.Encoder().encode
 
     def batch(self, place: Place, batch: RecordBatch) -> None:
@@ -79,6 +79,8 @@ class Json:
         """These."""
         encode = self._encode
         lines = [encode(document(place, record)) for record in records]
+        if self._safe:
+            lines = [json_text(line.decode()).encode() for line in lines]
         lines.append(b"")
         self._out.write(b"\n".join(lines))
 

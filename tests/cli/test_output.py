@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from kbroker.cli import output
@@ -36,3 +38,12 @@ def test_a_table_for_people_shows_brackets_as_they_are(capsys, monkeypatch):
     shown = capsys.readouterr().out
     assert "[bold]x[/bold]" in shown
     assert "count" in shown
+
+
+def test_json_is_the_same_json_without_what_a_terminal_would_obey():
+    text = '{\n "a": "\x9b2J\u202e Grüße"\n}'
+
+    safe = output.json_text(text)
+
+    assert '{\n "a": "\\u009b2J\\u202e Grüße"\n}' == safe
+    assert json.loads(text) == json.loads(safe)

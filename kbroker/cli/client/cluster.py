@@ -49,8 +49,8 @@ class Cluster:
         self.cluster_id: str | None = None
         self._client_id = client_id
         self._retry_seconds = retry_seconds
-        self._connections: dict[Address, Connection] = {}
-        self._opening: dict[Address, asyncio.Lock] = {}
+        self._connections: dict[tuple[Address, bool], Connection] = {}
+        self._opening: dict[tuple[Address, bool], asyncio.Lock] = {}
         self._leaders: dict[tuple[str, int], int] = {}
         self._partitions: dict[str, int] = {}
         self._coordinators: dict[str, Address] = {}
@@ -65,12 +65,16 @@ class Cluster:
 
     # -- connections
 
-    async def at(self, address: Address) -> Connection:
-        """The connection to an address, opened when there is none."""
-        async with self._opening.setdefault(address, asyncio.Lock()):
-            found = self._connections.get(address)
+    async def at(self, address: Address, *, patient: bool = False) -> Connection:
+        """The connection to an address, opened when there is none.
+
+        Answers come in order: a request that waits for records, or for members, goes by a `patient` connection.
+        """
+        which = (address, patient)
+        async with self._opening.setdefault(which, asyncio.Lock()):
+            found = self._connections.get(which)
             if found is None or not found.open:
-                found = self._connections[address] = await connect(address, self.tls, self._client_id)
+                found = self._connections[which] = await connect(address, self.tls, self._client_id)
             return found
 
     async def any(self) -> Connection:
@@ -83,7 +87,7 @@ class Cluster:
                 failed.append(error)
         raise failed[0]
 
-    async def broker(self, node_id: int) -> Connection:
+    async def broker(self, node_id: int, *, patient: bool = False) -> Connection:
         """The connection to a broker."""
         address = self.brokers.get(node_id)
         if address is None:
@@ -93,7 +97,7 @@ class Cluster:
             raise ClientError(
                 f"there is no broker {node_id}; there are {', '.join(map(str, self.brokers)) or 'none'}"
             )
-        return await self.at(address)
+        return await self.at(address, patient=patient)
 
     async def controller(self) -> Connection:
         """The connection for changes: the controller, else any broker."""
@@ -102,7 +106,7 @@ class Cluster:
             return await self.broker(self.controller_id)
         return await self.any()
 
-    async def coordinator(self, group: str) -> Connection:
+    async def coordinator(self, group: str, *, patient: bool = False) -> Connection:
         """The connection to the broker that coordinates a group."""
         address = self._coordinators.get(group)
         if address is None:
@@ -110,7 +114,7 @@ class Cluster:
             answer = await (await self.any()).ask(request, oldest=1, newest=3)
             raise_error(answer)
             address = self._coordinators[group] = Address(answer.host, answer.port)
-        return await self.at(address)
+        return await self.at(address, patient=patient)
 
     async def leader(self, topic: str, partition: int) -> Connection:
         """The connection to a partition's leader."""

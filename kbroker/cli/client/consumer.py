@@ -119,12 +119,12 @@ class Consumer:
         for place in self._asked:
             found[await self._cluster.leader_id(*place)].append(place)
         for node in found:
-            await self._cluster.broker(node)  # that it can be reached
+            await self._cluster.broker(node, patient=True)  # that it can be reached
         return found
 
     async def _follow(self, node: int, places: list[Place]) -> None:
         room = asyncio.Semaphore(ANSWERS_MAX)
-        connection = await self._cluster.broker(node)
+        connection = await self._cluster.broker(node, patient=True)
         turn = 0
         while True:
             await room.acquire()

@@ -71,7 +71,7 @@ class Member:
 
     async def join(self) -> list[Place]:
         """Enter the group, or come back; the partitions that are ours now."""
-        return await self._cluster.persist(self._join, also=_REBALANCE | {ErrorCode.MEMBER_ID_REQUIRED})
+        return await self._cluster.persist(self._join, also=_REBALANCE)
 
     async def _join(self) -> list[Place]:
         protocol = JoinGroupRequestProtocol(name=RANGE, metadata=subscription(self._topics))
@@ -83,11 +83,12 @@ class Member:
             protocol_type=PROTOCOL_TYPE,
             protocols=[protocol],
         )
-        connection = await self._cluster.coordinator(self.group)
+        connection = await self._cluster.coordinator(self.group, patient=True)
         within = REBALANCE_TIMEOUT_MS / 1000 + ANSWER_SECONDS_MAX  # it is answered when all have come
         answer = await connection.ask(request, within=within)
-        if answer.error_code == ErrorCode.MEMBER_ID_REQUIRED:
-            self.member_id = answer.member_id
+        if answer.error_code == ErrorCode.MEMBER_ID_REQUIRED:  # KIP-394: come back with the id you are given
+            self.member_id = request.member_id = answer.member_id
+            answer = await connection.ask(request, within=within)
         self._check(answer.error_code)
         raise_error(answer)
         self.member_id, self.generation = answer.member_id, answer.generation_id
