@@ -147,6 +147,8 @@ def _check_brokers_together(settings: Settings, after: Mapping[str, str]) -> Non
 
     if value("max.connections") < 1:
         raise _wrong("Invalid max.connections 0")
+    if "log.cleaner.threads" in after and value("log.cleaner.threads") < 1:
+        raise _wrong("log.cleaner.threads must be at least 1 while the broker runs")
     if value("max.connections.per.ip") == 0 and not value("max.connections.per.ip.overrides"):
         raise _wrong(
             "max.connections.per.ip can be set to zero only if max.connections.per.ip.overrides property is set."

@@ -20,7 +20,7 @@ from kbroker.observe import logs
 from kbroker.seams import Net, Timer
 from kbroker.turn import Turn
 
-log = logs.get_logger(__name__)
+log = logs.get_logger("net")
 
 # Ready sockets taken per wake-up. More wait for the next one, so that timers get their time between.
 EVENTS_PER_WAKE_MAX = 512

@@ -378,6 +378,7 @@ async def test_a_topic_takes_what_brokers_were_told(house):
         ("1", ("log.retention.ms", APPEND, "5"), ErrorCode.INVALID_CONFIG),
         ("1", ("log.retention.hours", SET, "1"), ErrorCode.INVALID_REQUEST),
         ("", ("max.connections", SET, "0"), ErrorCode.INVALID_REQUEST),
+        ("", ("log.cleaner.threads", SET, "0"), ErrorCode.INVALID_REQUEST),
         ("1", ("max.connections.per.ip", SET, "0"), ErrorCode.INVALID_REQUEST),
         ("1", ("group.consumer.assignment.interval.ms", SET, "10000000"), ErrorCode.INVALID_REQUEST),
     ],
