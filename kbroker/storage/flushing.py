@@ -56,6 +56,13 @@ def take_others(log: PartitionLog) -> list[File]:
     return [file for file in files if log.directory.disk.exists(file.path)]
 
 
+def unsynced_others(log: PartitionLog) -> list[File]:
+    """The same, those in the flush in progress too; whoever has them to sync has them still."""
+    waiting = [file for file in log._in_flight or () if not file.path.endswith(".log")]
+    waiting += log._files_to_sync or ()
+    return [file for file in waiting if log.directory.disk.exists(file.path)]
+
+
 def ended(log: PartitionLog) -> bool:
     """The flush went well. True when there is more to flush."""
     log._in_flight = None

@@ -28,6 +28,8 @@ def save(log: PartitionLog) -> tuple[int, list[File]]:
             each.dirty = False
         files += flushing.take_others(log)
         point = max(log.start, log.segments[-1].base) if log.segments else log.start
+    else:  # indexes of a segment that was closed since the last flush: below the point they are trusted
+        files += flushing.unsynced_others(log)
     if segment is not None:
         files += segment.save()
         if point == log.end == log._point() and not log._tail:
