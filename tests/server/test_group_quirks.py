@@ -12,6 +12,7 @@ from functools import partial
 import pytest
 
 from kbroker.protocol.messages.groups import (
+    DescribeGroupsRequest,
     FindCoordinatorRequest,
     JoinGroupRequest,
     JoinGroupRequestProtocol,
@@ -162,6 +163,37 @@ def test_q43_a_leader_that_leaves_frees_its_followers(group):
     assert 0 == a.leave()
 
     assert (REBALANCE_IN_PROGRESS, b"") == b.synced()
+
+
+# -- connections
+
+
+def test_q6_answers_come_behind_that_of_a_join_that_waits(group):
+    a, b = group.settled(2)
+    b.send_join(metadata=OTHERS)
+    group.until_rebalancing()
+    b.client.send(DescribeGroupsRequest(groups=[group.group_id]), 6)
+    assert b.client.silent()
+
+    a.send_join()
+
+    assert [0, 0] == [a.joined().error_code, b.joined().error_code]
+    assert group.group_id == b.client.receive().groups[0].group_id
+
+
+def test_a_member_whose_connection_ends_while_it_waits_holds_nobody_up(connect, group):
+    """It stays a member until its session ends, and may go on by another connection."""
+    a, b = group.settled(2)
+    b.send_join(metadata=OTHERS)
+    group.until_rebalancing()
+    b.client.close()
+
+    a.send_join()
+    assert 0 == a.joined().error_code
+
+    b.client, b.generation = connect(), a.generation
+    Group.sync_all([a, b])
+    assert "Stable" == group.describe().group_state
 
 
 # -- joining again
