@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from kbroker.cli.common import Session, complete_topics, remote
-from kbroker.cli.output import on_terminal, printable
+from kbroker.cli.output import on_terminal, printable, styled
 
 if TYPE_CHECKING:
     from kbroker.cli.diagnosis.findings import Finding
@@ -57,6 +58,8 @@ def show(finding: Finding) -> None:
         )
         return
     sign, colour = SIGNS[finding.status]
-    click.echo(f"{click.style(sign, fg=colour)} {finding.check:{CHECK_WIDTH}} {printable(finding.detail)}")
+    if "utf" not in (sys.stdout.encoding or "").lower():
+        sign = finding.status
+    click.echo(f"{styled(sign, fg=colour)} {finding.check:{CHECK_WIDTH}} {printable(finding.detail)}")
     if finding.cure:
-        click.secho(f"  {'':{CHECK_WIDTH}} → {finding.cure}", fg=colour)
+        click.echo(styled(f"  {'':{CHECK_WIDTH}} -> {printable(finding.cure)}", fg=colour))

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from kbroker.protocol.messages.groups import DescribedGroup
 
 
+IDLE_STATES = ("Empty", "Dead")
+
+
 class Progress(NamedTuple):
     """How far a group came in one partition, and who reads it."""
 
@@ -233,11 +236,10 @@ async def _refuse_members(cluster: Cluster, group: str) -> None:
         if error.code != ErrorCode.GROUP_ID_NOT_FOUND:
             raise
         return  # the commit makes it
-    if described.members:
-        count = len(described.members)
-        many = f"{count} members ({described.group_state}): stop them first"
-        one = f"1 member ({described.group_state}): stop it first"
-        raise Failure(f"group {group} has {one if count == 1 else many}")
+    count = len(described.members)
+    if count or described.group_state not in IDLE_STATES:
+        who = "members" if count != 1 else "a member"
+        raise Failure(f"group {group} has {who} ({described.group_state}): stop what reads with it first")
 
 
 @group.command()

@@ -5,6 +5,7 @@ Text that comes from a cluster is made printable here: a record must not move th
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -75,4 +76,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str |
 def heading(text: str) -> None:
     """A line above a table, for people alone."""
     if on_terminal():
-        click.secho(printable(text), bold=True)
+        click.echo(styled(printable(text), bold=True))
+
+
+def styled(text: str, **style: Any) -> str:
+    """The text in a colour, or as it is for those who want none (no-color.org)."""
+    return text if os.environ.get("NO_COLOR") else click.style(text, **style)

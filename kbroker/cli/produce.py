@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kbroker.cli.common import Failure, Session, remote, topic_argument
+from kbroker.cli.output import printable
 
 if TYPE_CHECKING:
     from kbroker.cli.client.producer import Producer
@@ -81,21 +82,22 @@ async def produce(
     from kbroker.cli.client.producer import Producer
     from kbroker.cli.lines import LineTooLong, read_lines
     from kbroker.cli.progress import Progress
-    from kbroker.cli.sources import JsonSource, PairSource, Source, ValueSource
+    from kbroker.cli.sources import BadLine, JsonSource, PairSource, Source, ValueSource
     from kbroker.protocol.compression import CODECS as CODES
 
     if form == "json" and key_separator is not None:
         raise click.UsageError("--key-separator is for lines; with --input json the key is in the object")
+    separator = None if key_separator is None else unescape(key_separator)
     began = time.monotonic()
-    source: Source
     async with (
         session.cluster() as cluster,
         Producer(cluster, topic, acks=ACKS[acks], codec=CODES[compression]) as producer,
     ):
+        source: Source
         if form == "json":
             source = JsonSource(producer, headers, partition)
-        elif key_separator is not None:
-            source = PairSource(producer, encode_headers(headers), partition, unescape(key_separator))
+        elif separator is not None:
+            source = PairSource(producer, encode_headers(headers), partition, separator)
         else:
             source = ValueSource(producer, encode_headers(headers), partition)
         with Progress("sending", total_bytes=bytes_of_stdin()) as progress:
@@ -106,6 +108,9 @@ async def produce(
                     read += sum(map(len, lines)) + len(lines)
                     progress.show(read, producer.sent)
                 await producer.flush()
+            except BadLine as error:
+                await producer.flush()
+                raise Failure(printable(f"{error}; {producer.sent} records before it were sent")) from None
             except LineTooLong:
                 raise Failure("a line is longer than any request may be") from None
             except OSError as error:

@@ -23,6 +23,10 @@ BATCH_BYTES = 900_000
 RECORD_OVERHEAD = 24  # bytes of a record beside its key, value and headers, at most
 
 
+class BadLine(ClientError):
+    """A line that is no record. Nothing of the lines that came with it is sent."""
+
+
 class Source(Protocol):
     """Turns lines into records and sends them."""
 
@@ -62,7 +66,7 @@ class PairSource:
             self._lines += 1
             key, found, value = line.partition(separator)
             if not found:
-                raise ClientError(
+                raise BadLine(
                     f"line {self._lines} has no {separator.decode('utf-8', 'replace')!r} after its key"
                 )
             by_partition[producer.partition_of(key) if fixed is None else fixed].append((key, value))
@@ -122,7 +126,7 @@ class JsonSource:
             headers = [(name, None if each is None else each.encode()) for name, each in named]
             headers += [(name, None if each is None else decoded(each)) for name, each in line.headers_base64]
         except (msgspec.DecodeError, NotBase64, UnicodeError) as error:
-            raise ClientError(f"line {self._lines} is not a record in JSON: {error}") from None
+            raise BadLine(f"line {self._lines} is not a record in JSON: {error}") from None
         timestamp = now if line.timestamp is None else line.timestamp
         partition = line.partition if self._partition is None else self._partition
         return Record(-1, timestamp, key, value, (*self._headers, *headers)), partition

@@ -128,7 +128,7 @@ def test_a_member_is_seen_holds_the_group_and_leaves_it_by_ctrl_c(cli, process, 
     assert {told["members"][0]["member"]} == {part["member"] for part in told["partitions"]}
     assert {"kbroker-cli"} == {part["client"] for part in told["partitions"]}
     refused = cli("group", "reset-offsets", group, "--topic", filled, "--to", "end", "--execute", code=1)
-    assert f"group {group} has 1 member (Stable): stop it first" in refused.err
+    assert f"group {group} has a member (Stable): stop what reads with it first" in refused.err
     assert "NON_EMPTY_GROUP" in cli("group", "delete", group, code=1).err
 
     assert (9, b"") == (len(set(read)), ending(member))

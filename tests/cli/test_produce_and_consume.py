@@ -121,6 +121,16 @@ def test_lines_that_cannot_be_sent_are_named(cli, topic, args, stdin, said):
     assert 1 == failed.err.count("\n")
 
 
+def test_what_came_before_a_bad_line_is_told(cli, broker, topic):
+    """Lines are taken in chunks: those of the bad line's own are not sent."""
+    chunk = b'{"value": "good"}\n' * 50_000
+
+    failed = cli("produce", topic, "-i", "json", stdin=chunk + b"bad\n", code=1)
+
+    assert f"; {len(broker.records(topic))} records before it were sent\n" in failed.err
+    assert 0 < len(broker.records(topic)) < 50_000
+
+
 @pytest.fixture
 def ten(cli, topic):
     """Ten records in partition 0, a second apart."""

@@ -171,7 +171,7 @@ def test_members_share_a_topic_and_one_takes_over(
 
     eventually(lambda: len({part["member"] for part in told()["partitions"]} - {None}), 2)
     moving = kbroker("group", "reset-offsets", topic, "--topic", topic, "--to", "end", "--execute", code=1)
-    assert f"group {topic} has 2 members" in moving
+    assert f"group {topic} has members" in moving
     assert "NON_EMPTY_GROUP" in kbroker("group", "delete", topic, code=1)
 
     def send(word: str) -> None:

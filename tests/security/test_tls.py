@@ -11,7 +11,7 @@ import trustme
 
 from kbroker.config import Settings, TlsOptions
 from kbroker.errors import StartError
-from kbroker.security.tls import build_server_context, openssl_suite
+from kbroker.security.tls import build_client_context, build_server_context, openssl_suite
 
 
 @pytest.fixture(scope="module")
@@ -287,3 +287,29 @@ def test_a_listeners_own_options_stand_above_the_brokers(authority, keystore):
     session = handshake(build_server_context(settings.tls("INNER")), client_context(authority))
 
     assert "TLSv1.3" == session.version()
+
+
+def test_a_client_trusts_its_truststore_alone(keystore, truststore):
+    options = replace(NOTHING_SET, truststore_type="PEM", truststore_location=truststore)
+
+    context = build_client_context(options)
+
+    assert (ssl.CERT_REQUIRED, True, 1) == (
+        context.verify_mode,
+        context.check_hostname,
+        len(context.get_ca_certs()),
+    )
+
+
+def test_a_client_without_a_truststore_trusts_the_systems_authorities(monkeypatch):
+    loaded = []
+    monkeypatch.setattr(ssl.SSLContext, "load_default_certs", lambda self, *_: loaded.append(self))
+
+    context = build_client_context(NOTHING_SET, check_host=False)
+
+    assert ([context], ssl.CERT_REQUIRED, False) == (loaded, context.verify_mode, context.check_hostname)
+
+
+def test_a_clients_own_certificate_must_have_its_key(truststore):
+    with pytest.raises(StartError, match="holds no private key"):
+        build_client_context(pem(truststore))

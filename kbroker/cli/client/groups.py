@@ -55,19 +55,32 @@ async def list_groups(cluster: Cluster) -> list[ListedGroup]:
 
 
 async def describe_group(cluster: Cluster, group: str) -> DescribedGroup:
-    """State and members; KafkaError where there is no such group."""
+    """State and members; KafkaError where there is no such group.
+
+    DescribeGroups is about classic groups. Of another kind we know what the list of groups says, and no members.
+    """
 
     async def describe() -> DescribedGroup:
         answer = await (await cluster.coordinator(group)).ask(DescribeGroupsRequest(groups=[group]))
         [described] = answer.groups
+        if described.error_code == ErrorCode.GROUP_ID_NOT_FOUND:
+            described.error_code, described.group_state = (
+                ErrorCode.NONE,
+                DEAD,
+            )  # before v6 a broker says it so
         raise_error(described)
         assert isinstance(described, DescribedGroup)
         return described
 
     described = await cluster.persist(describe)
-    if described.group_state == DEAD:  # before v6 that is how a broker says it
-        raise KafkaError(ErrorCode.GROUP_ID_NOT_FOUND, f"there is no group {group!r}")
-    return described
+    if described.group_state != DEAD:
+        return described
+    for listed in await list_groups(cluster):
+        if listed.group_id == group:
+            return DescribedGroup(
+                group_id=group, group_state=listed.group_state, protocol_type=listed.protocol_type
+            )
+    raise KafkaError(ErrorCode.GROUP_ID_NOT_FOUND, f"there is no group {group!r}")
 
 
 async def delete_group(cluster: Cluster, group: str) -> None:
