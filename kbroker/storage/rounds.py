@@ -14,6 +14,8 @@ from kbroker.storage.cleaning import Job, Outcome, Stopped, clean
 
 # A wait for the limit of bytes per second is cut into pieces of this, so that a stop need not wait for it.
 WAIT_SECONDS_MAX = 1.0
+# What is less is not worth a wait; it is made up for by the next one.
+WAIT_SECONDS_MIN = 0.001
 
 
 class Round(Protocol):
@@ -47,7 +49,7 @@ class Pacer:
         """So many more were read or written: wait until they may be."""
         self._bytes += count
         due = self._began + self._bytes / self._per_second
-        while (left := due - self._monotonic()) > 0:
+        while (left := due - self._monotonic()) > WAIT_SECONDS_MIN:
             self._wait(min(left, WAIT_SECONDS_MAX))
 
 
