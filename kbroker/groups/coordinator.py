@@ -36,6 +36,7 @@ from kbroker.groups.limits import GroupLimits
 from kbroker.observe import logs
 from kbroker.replication.partition import Partition
 from kbroker.replication.replicas import Replicas
+from kbroker.replication.shard_loading import Floor
 from kbroker.seams import Clock, Random, Threads, Timer
 from kbroker.turn import Turn
 
@@ -103,6 +104,7 @@ class GroupCoordinator:
             ),
             new_member_id=self._new_member_id,
             commit_timeout_ms=lambda: settings.offsets_commit_timeout_ms,
+            floor=Floor(clock),
             codec=settings.offsets_topic_compression_codec,
             id_of=self._id_of,
         )

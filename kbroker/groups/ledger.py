@@ -52,6 +52,7 @@ from kbroker.observe import logs
 from kbroker.protocol.wire import ZERO_UUID
 from kbroker.replication.partition import Partition
 from kbroker.replication.shard import Shard, State
+from kbroker.replication.shard_loading import Floor
 from kbroker.seams import Clock, Threads
 from kbroker.turn import Turn
 
@@ -72,6 +73,7 @@ class Parts(NamedTuple):
     limits: GroupLimits
     new_member_id: Callable[[str], str]
     commit_timeout_ms: Callable[[], int]
+    floor: Floor
     codec: int
     id_of: Callable[[str], bytes | None]  # of the topic of this name, if there is one
 
@@ -127,6 +129,7 @@ class Ledger:
             threads=parts.threads,
             clock=parts.clock,
             timeout_ms=parts.commit_timeout_ms,
+            floor=parts.floor,
             codec=parts.codec,
         )
 
@@ -152,7 +155,7 @@ class Ledger:
     # -- loading: the shard's side
 
     def decode(self, key: bytes | None, value: bytes | None) -> Entry:
-        """In a thread."""
+        """What a record says."""
         return read_record(key, value)
 
     def reset(self) -> None:

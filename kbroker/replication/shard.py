@@ -9,10 +9,8 @@ committed later. Only where a part of a change got into the log and another did 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
-from functools import partial
-from typing import Any, Protocol
 
 from kbroker.errors import ErrorCode, KafkaError
 from kbroker.model import TopicPartition
@@ -21,50 +19,15 @@ from kbroker.protocol import compression
 from kbroker.protocol.records import HEADER_BYTES, RecordBatch
 from kbroker.replication.partition import COMMITTED, Partition
 from kbroker.replication.shard_changes import Change, Sent
-from kbroker.replication.shard_records import (
-    RECORD_OVERHEAD_MAX,
-    Loaded,
-    Record,
-    build,
-    read_region,
-)
+from kbroker.replication.shard_loading import Floor, Loading, Machine
+from kbroker.replication.shard_records import RECORD_OVERHEAD_MAX, Record, build
 from kbroker.seams import Clock, Threads, Timer
 from kbroker.turn import Turn
 
 log = logs.get_logger("replication")
 
-# Read and decoded in one go, in a thread: some thousand records.
-LOAD_BYTES = 1 << 20
-# The loop is held by applying what was read for so long at most, then others have their turn.
-SLICE_SECONDS = 0.004
-SLICE_RECORDS = 100  # between two looks at the clock
-# A read that fails because files are being replaced (compaction) is tried again so often, with a pause.
-READS_MAX = 5
-READ_PAUSE_SECONDS = 0.05
 # Partitions give up on nobody who waits here: whether a change counts must be known in the end.
 FOREVER_MS = 1 << 40
-
-
-class Machine(Protocol):
-    """What the log means. All but `decode` is called on the loop."""
-
-    def decode(self, key: bytes | None, value: bytes | None) -> Any:
-        """What a record says; None: nothing. Pure: it runs in a thread."""
-
-    def reset(self) -> None:
-        """Forget everything: the log is about to be read."""
-
-    def apply(self, said: Any) -> None:
-        """The next thing that the log says."""
-
-    def finish(self) -> Iterator[None]:
-        """The log has been read to its end: what is left to be done before anybody is served, in small steps."""
-
-    def loaded(self) -> None:
-        """Changes may be appended from now on."""
-
-    def failed(self, error: KafkaError) -> None:
-        """The log cannot be read: this shard serves nobody."""
 
 
 class State(Enum):
@@ -90,6 +53,7 @@ class Shard:
         threads: Threads,
         clock: Clock,
         timeout_ms: Callable[[], int],
+        floor: Floor | None = None,
         codec: int = compression.NONE,
     ) -> None:
         self.partition = partition
@@ -100,15 +64,9 @@ class Shard:
         self._clock = clock
         self._timeout_ms = timeout_ms
         self._codec = codec
-        self._life = 0  # rises with each load, so that what an older one began ends in nothing
-        self._at = 0  # the next offset to read
-        self._until = 0
-        self._reads = 0
-        self._records = 0
+        self._floor = floor or Floor(clock)  # shared by the shards that load beside each other
+        self._loading: Loading | None = None
         self._began = 0.0
-        self._open: dict[
-            int, list[Any]
-        ] = {}  # what transactions say whose end has not been read, by producer
         self._waiting: list[Change] = []  # for the end of this turn
         self._asked = False
         self._sent: deque[Sent] = deque()
@@ -123,23 +81,26 @@ class Shard:
 
     def load(self) -> None:
         """Read the log from its start to its end of now; what it says goes to the machine in slices."""
-        log_ = self.partition.log
         self.state = State.LOADING
-        self._life += 1
-        self._at, self._until = log_.start, log_.end
-        self._reads = self._records = 0
-        self._open.clear()
         self._began = self._clock.monotonic()
-        self._machine.reset()
-        self._read_on(self._life)
+        self._loading = Loading(
+            self.partition,
+            self._machine,
+            floor=self._floor,
+            threads=self._threads,
+            clock=self._clock,
+            done=self._loaded,
+        )
+        self._loading.start()
 
     def end(self, error: ErrorCode = ErrorCode.NOT_COORDINATOR) -> None:
         """Serve no more. Whoever waits learns `error`: nobody knows whether that change counts."""
         if self.state is State.ENDED:
             return
         self.state = State.ENDED
-        self._life += 1
-        self.partition.unwatch(self)
+        if self._loading is not None:
+            self._loading.stop()
+            self._loading = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -150,107 +111,17 @@ class Shard:
         for change in waiting:
             change.answer(error)
 
-    def partition_moved(self) -> None:
-        """The watermark rose while the log was being read."""
-        if self.state is State.LOADING:
-            self._read_on(self._life)
-
-    def _read_on(self, life: int) -> None:
-        if life != self._life:
-            return
-        partition = self.partition
-        self._at = max(self._at, partition.log.start)
-        try:
-            region = None
-            if self._at < self._until:
-                region = partition.read(self._at, LOAD_BYTES, at_least_one=True)
-        except KafkaError as error:
+    def _loaded(self, error: KafkaError | None) -> None:
+        loading, self._loading = self._loading, None
+        assert loading is not None
+        if error is not None:
             return self._fail(error)
-        if region is not None:
-            self._threads.run(
-                partial(read_region, region, self._at, self._machine.decode), partial(self._read, life)
-            )
-        elif partition.high_watermark < self._until:
-            partition.watch(self)
-        else:
-            self._read_to_the_end(life)
-
-    def _read(self, life: int, loaded: Loaded | None, error: BaseException | None) -> None:
-        if life != self._life:
-            return
-        if error is None and loaded is not None and not loaded.region.stale:
-            self._reads = 0
-            if loaded.damage:
-                log.error("records left out", partition=str(self.tp), why=loaded.damage, count=loaded.damaged)
-            return self._apply(life, loaded, iter(loaded.batches))
-        if error is not None and not isinstance(error, (OSError, EOFError)):
-            return self._fail(KafkaError(ErrorCode.UNKNOWN_SERVER_ERROR, repr(error)))
-        self._reads += 1
-        if self._reads >= READS_MAX:
-            return self._fail(KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, str(error)))
-        self._clock.call_at(
-            self._clock.monotonic() + READ_PAUSE_SECONDS * self._reads, partial(self._read_on, life)
-        )
-
-    def _apply(self, life: int, loaded: Loaded, batches: Iterator[tuple[int, int, list[Any]]]) -> None:
-        """A slice: whole batches until the time is over."""
-        if life != self._life:
-            return
-        clock = self._clock
-        deadline, since = clock.monotonic() + SLICE_SECONDS, 0
-        for producer_id, marker, said in batches:
-            since += len(said) + 1
-            self._take(producer_id, marker, said)
-            if since >= SLICE_RECORDS:
-                since = 0
-                if clock.monotonic() >= deadline:
-                    clock.call_at(clock.monotonic(), partial(self._apply, life, loaded, batches))
-                    return
-        self._at = loaded.end
-        self._read_on(life)
-
-    def _finish(self, life: int, steps: Iterator[None]) -> None:
-        """The same with what the machine does at the end."""
-        if life != self._life:
-            return
-        clock = self._clock
-        deadline = clock.monotonic() + SLICE_SECONDS
-        for number, _ in enumerate(steps, 1):
-            if number % SLICE_RECORDS == 0 and clock.monotonic() >= deadline:
-                clock.call_at(clock.monotonic(), partial(self._finish, life, steps))
-                return
-        self._serve()
-
-    def _take(self, producer_id: int, marker: int, said: list[Any]) -> None:
-        """One batch: outside transactions it counts at once, in them when their end says so."""
-        self._records += len(said)
-        if producer_id < 0:
-            self._tell(said)
-        elif marker < 0:
-            self._open.setdefault(producer_id, []).extend(said)
-        else:
-            ended = self._open.pop(producer_id, [])
-            if marker:
-                self._tell(ended)
-
-    def _tell(self, said: list[Any]) -> None:
-        apply = self._machine.apply
-        for each in said:
-            apply(each)
-
-    def _read_to_the_end(self, life: int) -> None:
-        if self._open:
-            log.warning("open transactions left out", partition=str(self.tp), producers=len(self._open))
-            self._open.clear()
-        self._finish(life, self._machine.finish())
-
-    def _serve(self) -> None:
         self.state = State.SERVING
-        if self._records:
+        if loading.records:
             log.info(
                 "state loaded",
                 partition=str(self.tp),
-                records=self._records,
+                records=loading.records,
                 seconds=round(self._clock.monotonic() - self._began, 3),
             )
         self._machine.loaded()

@@ -9,7 +9,8 @@ import pytest
 from kbroker.errors import ErrorCode
 from kbroker.protocol import compression
 from kbroker.protocol.records import Record, RecordBatch, build_batch, record
-from kbroker.replication.shard import SLICE_RECORDS, Shard, State
+from kbroker.replication.shard import Shard, State
+from kbroker.replication.shard_loading import SLICE_RECORDS
 from kbroker.replication.shard_records import build
 from tests.support.partitions import Stand
 from tests.support.storage import ManualClock, config
@@ -69,10 +70,9 @@ class Bench:
     def settle(self):
         for _ in range(1000):
             self.stand.settle()
-            before = len(self.stand.clock.timers)
-            self.stand.clock.advance(0)
-            if before == len(self.stand.clock.timers) and not self.stand.broker.threads.waiting:
+            if all(when > self.stand.clock.monotonic() for when, _ in self.stand.clock.timers):
                 return
+            self.stand.clock.advance(0)
 
     def put(self, name, *records):
         """Append; under `name` its answer will be noted, and the rows change when it counts."""
@@ -480,3 +480,47 @@ def test_a_log_that_cannot_be_read_serves_nobody():
 
     assert State.ENDED is again.shard.state
     assert ["reset", ErrorCode.KAFKA_STORAGE_ERROR] == again.table.story
+
+
+def test_a_machine_that_breaks_serves_nobody_and_leaves_the_floor():
+    bench = Bench()
+    bench.put("a", (b"k", b"1"))
+    bench.settle()
+    broken = Bench(bench.stand, load=False)
+
+    def apply(said):
+        raise ValueError(said)
+
+    broken.table.apply = apply
+    broken.shard.load()
+    broken.settle()
+    assert State.ENDED is broken.shard.state
+
+    del broken.table.apply
+    broken.shard.load()
+    broken.settle()
+    assert {b"k": b"1"} == broken.table.rows
+
+
+@pytest.mark.parametrize("steps", range(6))
+def test_a_shard_that_ends_while_it_is_read_leaves_the_floor(steps):
+    bench = Bench(Stand(clock=TickingClock()))
+    for number in range(10):
+        bench.put(str(number), *[(b"%d-%d" % (number, each), b"v") for each in range(SLICE_RECORDS)])
+        bench.settle()
+    first = Bench(bench.stand, load=False)
+    second = Bench(bench.stand, load=False)
+    second.shard._floor = first.shard._floor
+    first.shard.load()
+    second.shard.load()
+    for _ in range(steps):
+        bench.stand.settle()
+        bench.stand.clock.advance(0)
+
+    first.shard.end()
+    for _ in range(100):
+        second.settle()
+
+    assert State.SERVING is second.shard.state
+    assert {} == first.table.rows or len(first.table.rows) < 1000
+    assert bench.table.rows == second.table.rows
