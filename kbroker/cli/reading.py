@@ -160,12 +160,11 @@ async def _read_generation(
         if positions:
             await reader.read(positions, ends)
         elif ends is None:
-            await (
-                asyncio.get_running_loop().create_future()
-            )  # others have all partitions: wait for a rebalance
+            await asyncio.Event().wait()  # the others have all partitions: until a rebalance
 
+    reading = asyncio.create_task(read(), name="reading")
     tasks = [
-        asyncio.create_task(read(), name="reading"),
+        reading,
         asyncio.create_task(member.beat(), name="heartbeats"),
         asyncio.create_task(commit_now_and_then(), name="commits"),
     ]
@@ -177,5 +176,6 @@ async def _read_generation(
         await asyncio.gather(*tasks, return_exceptions=True)
         with contextlib.suppress(Rebalance):
             await commit()
-    for task in done:
+    # who has read enough need not come together again
+    for task in [reading] if reading in done else done:
         task.result()
