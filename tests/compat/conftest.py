@@ -16,6 +16,7 @@ import pytest
 
 from tests.compat import registry
 from tests.compat.driver import Client
+from tests.compat.group import leave_all
 from tests.support.peers import Certificates, Endpoint, Peer, start_peer
 
 HERE = Path(__file__).parent
@@ -150,6 +151,12 @@ def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[_Clients]:
 def client(request: pytest.FixtureRequest, clients: _Clients) -> Client:
     """The client that this test is about: see `each_client`."""
     return clients.get(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _members_end_with_their_test() -> Iterator[None]:
+    yield
+    leave_all()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterable
@@ -17,6 +18,7 @@ UNDER_WAY = {14, 15, 16}  # the coordinator is loading, not available, elsewhere
 
 Place = tuple[int, int]  # partition, offset
 _numbers = itertools.count(1)
+_running: list[Member] = []
 
 
 class Member:
@@ -38,6 +40,7 @@ class Member:
             "heartbeat_ms": HEARTBEAT_MS,
             **how,
         }
+        _running.append(self)
         self._call("join", group=group, topic=topic, client_id=self.name, **asked)
 
     def _call(self, op: str, **params: Any) -> dict[str, Any]:
@@ -67,7 +70,15 @@ class Member:
 
     def leave(self) -> None:
         """Close it."""
+        _running.remove(self)
         self._call("leave")
+
+
+def leave_all() -> None:
+    """Close the members that a test left behind when it failed."""
+    while _running:
+        with contextlib.suppress(ClientFailed, TimeoutError, KeyError):  # it may not have come to anything
+            _running[-1].leave()
 
 
 def until(

@@ -118,7 +118,7 @@ class Kcat(Client):
         if ask["cooperative"]:
             settings["partition.assignment.strategy"] = "cooperative-sticky"
         # options first: everything after the group's name is a topic
-        options = ["-u", "-f", r"%p %o\n"]
+        options = ["-E", "-u", "-f", r"%p %o\n"]  # -E: a broker that is away does not end it
         return [*self._argv(at, ask, options, settings), "-G", ask["group"], ask["topic"]]
 
     def _run(

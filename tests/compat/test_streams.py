@@ -31,10 +31,10 @@ def looker(peer: Peer) -> Iterator[Looker]:
     made.close()
 
 
-def test_words_are_counted_on_from_where_the_application_was_ended_and_after_it_was_killed(
+def test_words_are_counted_while_instances_come_are_ended_and_are_killed(
     peer: Peer, helper: Client, topic: str, looker: Looker, classes: Path, tmp_path: Path
 ) -> None:
-    """Ended: every word is counted once. Killed: at least once, nothing is left out."""
+    """While they come and are ended every word is counted once; after a kill at least once, nothing is left out."""
     at = peer.plain
     lines, counts = f"{topic}-lines", f"{topic}-counts"
     application = f"{topic}-app"
@@ -58,28 +58,30 @@ def test_words_are_counted_on_from_where_the_application_was_ended_and_after_it_
         now = counted()
         return all(now.get(word, 0) >= count * times for word, count in ONCE.items())
 
+    def times(count: int) -> dict[str, int]:
+        return {word: once * count for word, once in ONCE.items()}
+
     first = start("first")
+    second = third = None
     try:
         write()
         first.until("words are counted", counted, ONCE)
-        first.end()
-    finally:
-        first.kill()
-    write()
-    second = start("second")
-    try:
-        second.until("the counts go on", counted, {word: count * 2 for word, count in ONCE.items()})
+        second = start("second")
+        second.until("it has its share", lambda: "state RUNNING" in second.log_tail(), True)
         write()
-        second.until("a word more is counted", lambda: counted()["the"] > 2 * ONCE["the"], True)
-    finally:
+        second.until("two count", counted, times(2))
+        first.end()
+        write()
+        second.until("the other takes over what was counted", counted, times(3))
         second.kill()
-    write()
-    third = start("third")
-    try:
+        write()
+        third = start("third")
         third.until("nothing is left out", lambda: is_at_least(4), True)
         third.end()
     finally:
-        third.kill()
+        for each in (first, second, third):
+            if each is not None:
+                each.kill()
 
     made = set(helper.call("metadata", at, topics=None)["topics"])
     assert {f"{application}-counts-changelog", f"{application}-counts-repartition"} <= made

@@ -84,7 +84,7 @@ def _answer(rooms: Rooms, call: Call, request: FindCoordinatorRequest) -> FindCo
     one = _coordinator(rooms, call, request.key_type, request.key)
     return FindCoordinatorResponse(
         error_code=one.error_code,
-        error_message=one.error_message,
+        error_message=one.error_message or "NONE",  # Kafka names the error also where there is none
         node_id=one.node_id,
         host=one.host,
         port=one.port,
@@ -104,7 +104,7 @@ def _coordinator(rooms: Rooms, call: Call, key_type: int, key: str) -> Coordinat
     endpoint = endpoint_of(state, leader, call.listener)
     if endpoint is None:
         return _none(key, ErrorCode.COORDINATOR_NOT_AVAILABLE, "Nobody leads this group's partition now.")
-    return Coordinator(key=key, node_id=leader, host=endpoint.host, port=endpoint.port, error_message=None)
+    return Coordinator(key=key, node_id=leader, host=endpoint.host, port=endpoint.port, error_message="")
 
 
 def _none(key: str, code: ErrorCode, why: str) -> Coordinator:

@@ -56,6 +56,9 @@ class KafkaPythonMember(Member):
         polled = self.consumer.poll(timeout_ms=int(POLL_S * 1000))
         return [[one.partition, one.offset] for records in polled.values() for one in records]
 
+    def passing(self, error: BaseException) -> bool:
+        return bool(getattr(error, "retriable", False))
+
     def commit(self, metadata: str | None) -> None:
         self.consumer.commit(
             None

@@ -46,6 +46,10 @@ class Member(threading.Thread):
         """Kafka's code of a client's error."""
         return getattr(error, "errno", None)
 
+    def passing(self, error: BaseException) -> bool:
+        """Whether the user of this client would just go on."""
+        return False
+
     def run(self) -> None:
         """Poll and do what others ask, until it left or failed for good."""
         try:
@@ -59,7 +63,8 @@ class Member(threading.Thread):
             try:
                 self.records += self.poll()
             except BaseException as error:
-                self._fail(error)
+                if not self.passing(error):
+                    self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
         self.error = {"code": self.code_of(error), "message": f"{type(error).__name__}: {error}"}

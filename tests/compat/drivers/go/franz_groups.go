@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -67,7 +68,10 @@ func (m *franzMember) run() {
 			return
 		}
 		for _, failure := range fetched.Errors() {
-			m.notes.failed(failure.Err)
+			// it goes on by itself after all others, those of a session that ended too
+			if errors.Is(failure.Err, kerr.FencedInstanceID) {
+				m.notes.failed(failure.Err)
+			}
 		}
 		fetched.EachRecord(func(in *kgo.Record) { m.notes.read(in.Partition, in.Offset) })
 	}

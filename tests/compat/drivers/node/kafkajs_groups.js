@@ -6,7 +6,7 @@ const { memberOps } = require('./members.js')
 
 module.exports = (client, withAdmin, codeOf) => {
   async function join (ask, notes) {
-    const consumer = client(ask).consumer({
+    const consumer = client(ask, 30).consumer({ // retries enough for a broker that restarts
       groupId: ask.group,
       sessionTimeout: ask.session_ms,
       heartbeatInterval: ask.heartbeat_ms,
