@@ -44,6 +44,10 @@ if TYPE_CHECKING:
 # Times that a request may ask for one resource. A few broker resources more would be answered by a thousand times the
 # bytes of the request; clients name each once, or once for each of some keys.
 TIMES_MAX = 10
+# Groups and subscriptions that a request may name, for they need not exist: each is answered by a hundred times the bytes
+# of its name, and each change takes the loop some time. Tools name one, or those that something is set for.
+UNSEEN_MAX = 1000
+_UNSEEN = frozenset({ResourceType.GROUP, ResourceType.CLIENT_METRICS})
 _BROKER_ID = re.compile(r"-?[0-9]+")
 ALL_BROKERS = ""  # the resource that holds what every broker takes where it has no value of its own
 
@@ -62,22 +66,37 @@ def handle_describe_configs(
     v1 sources and synonyms (KIP-226) · v3 types and documentation (KIP-569) · v4 flexible
     """
     rows = _Rows(rooms, request)
+    too_many = _names_too_many(request.resources)
     times = Counter((each.resource_type, each.resource_name) for each in request.resources)
     return DescribeConfigsResponse(
         results=[
-            _described(rows, each, times[each.resource_type, each.resource_name])
+            _described(rows, each, times[each.resource_type, each.resource_name], too_many=too_many)
             for each in request.resources
         ]
     )
 
 
-def _described(rows: _Rows, asked: DescribeConfigsResource, times: int) -> DescribeConfigsResult:
+def _names_too_many(resources: Sequence[Any]) -> bool:
+    return sum(each.resource_type in _UNSEEN for each in resources) > UNSEEN_MAX
+
+
+def _check_number(kind: int, *, too_many: bool) -> None:
+    if too_many and kind in _UNSEEN:
+        raise KafkaError(
+            ErrorCode.INVALID_REQUEST, f"A request may name {UNSEEN_MAX} groups and client metrics."
+        )
+
+
+def _described(
+    rows: _Rows, asked: DescribeConfigsResource, times: int, *, too_many: bool
+) -> DescribeConfigsResult:
     result = DescribeConfigsResult(
         resource_type=asked.resource_type, resource_name=asked.resource_name, error_message=""
     )
     try:
         if times > TIMES_MAX:
             raise KafkaError(ErrorCode.INVALID_REQUEST, f"A resource may be named {TIMES_MAX} times.")
+        _check_number(asked.resource_type, too_many=too_many)
         result.configs = rows.of(asked)
     except KafkaError as error:
         result.error_code, result.error_message = error.code, reason(error)
@@ -249,8 +268,10 @@ async def _altered(
 ) -> list[AlterConfigsResourceResponse]:
     times = Counter((each.resource_type, each.resource_name) for each in resources)
     outcome: list[ConfigChange | LevelChange | KafkaError | None] = []
+    too_many = _names_too_many(resources)
     for each in resources:
         try:
+            _check_number(each.resource_type, too_many=too_many)
             if times[each.resource_type, each.resource_name] > 1:
                 raise KafkaError(ErrorCode.INVALID_REQUEST, "A resource may be named once in a request.")
             outcome.append(change_of(rooms, each))

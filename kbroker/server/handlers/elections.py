@@ -7,6 +7,7 @@ nothing to move, and the quorum is this broker.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from kbroker.cluster.state import PartitionState
 from kbroker.errors import ErrorCode
@@ -136,6 +137,9 @@ def handle_describe_quorum(
     response = DescribeQuorumResponse(error_message="")
     if asked != [(CLUSTER_METADATA_TOPIC, 0)]:
         response.topics = [_not_hosted(topic) for topic in request.topics]
+        every = (each for topic in response.topics for each in topic.partitions)
+        for each in islice(every, MESSAGES_MAX, None):
+            each.error_message = ""
         return response
     response.topics = [
         DescribeQuorumTopicData(topic_name=CLUSTER_METADATA_TOPIC, partitions=[_quorum(rooms, call.version)])
@@ -164,7 +168,7 @@ def _not_hosted(topic: TopicData) -> DescribeQuorumTopicData:
                 error_code=ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
                 error_message="This server does not host this topic-partition.",
             )
-            for each in topic.partitions[:MESSAGES_MAX]
+            for each in topic.partitions
         ],
     )
 

@@ -12,6 +12,9 @@ from kbroker.protocol.messages.security import (
 )
 from kbroker.server.rooms import Call, Rooms
 
+# Answers that carry a sentence: a request must not be answered by a multiple of its size.
+MESSAGES_MAX = 1000
+
 
 def handle_describe_user_scram_credentials(
     rooms: Rooms, call: Call, request: DescribeUserScramCredentialsRequest
@@ -22,9 +25,10 @@ def handle_describe_user_scram_credentials(
     RESOURCE_NOT_FOUND, one who is named twice DUPLICATE_RESOURCE.
     """
     times = Counter(user.name for user in request.users or ())
-    return DescribeUserScramCredentialsResponse(
-        error_message="", results=[_result(name, count) for name, count in times.items()]
-    )
+    results = [_result(name, count) for name, count in times.items()]
+    for result in results[MESSAGES_MAX:]:
+        result.error_message = None
+    return DescribeUserScramCredentialsResponse(error_message="", results=results)
 
 
 def _result(user: str, times: int) -> DescribeUserScramCredentialsResult:

@@ -17,6 +17,7 @@ from kbroker.protocol.messages.configs import (
     IncrementalAlterConfigsResource,
     ListConfigResourcesRequest,
 )
+from kbroker.server.handlers import configs
 from kbroker.server.handlers.configs import (
     handle_alter_configs,
     handle_describe_configs,
@@ -284,3 +285,29 @@ async def test_resources_are_listed_by_type(house):
 @pytest.mark.parametrize("kind", [0, 3, 64])
 async def test_a_type_that_nobody_knows_is_refused(house, kind):
     assert (ErrorCode.UNSUPPORTED_VERSION, []) == await listed(house, TOPIC, kind)
+
+
+# Requests that name what need not exist
+
+
+@pytest.mark.parametrize("kind", [GROUP, METRICS])
+async def test_a_request_names_so_many_groups_and_subscriptions_at_most(house, kind, monkeypatch):
+    """Each is answered by a hundred times the bytes of its name."""
+    house.create("t")
+    monkeypatch.setattr(configs, "UNSEEN_MAX", 2)
+
+    def asked(make, number):
+        return [make(resource_type=kind, resource_name=f"g{n}") for n in range(number)] + [
+            make(resource_type=TOPIC, resource_name="t")
+        ]
+
+    def describe(**which):
+        return DescribeConfigsResource(configuration_keys=None, **which)
+
+    for number, error in ((2, ErrorCode.NONE), (3, ErrorCode.INVALID_REQUEST)):
+        described = DescribeConfigsRequest(resources=asked(describe, number))
+        results = (await house.ask(handle_describe_configs, described, version=4)).results
+        assert [error] * number + [ErrorCode.NONE] == [each.error_code for each in results]
+        altered = IncrementalAlterConfigsRequest(resources=asked(IncrementalAlterConfigsResource, number))
+        responses = (await house.ask(handle_incremental_alter_configs, altered, version=1)).responses
+        assert [error] * number + [ErrorCode.NONE] == [each.error_code for each in responses]

@@ -4,6 +4,7 @@ import pytest
 
 from kbroker.errors import ErrorCode
 from kbroker.protocol.messages.security import DescribeUserScramCredentialsRequest, UserName
+from kbroker.server.handlers import security
 from kbroker.server.handlers.security import handle_describe_user_scram_credentials
 from tests.support.rooms import House
 
@@ -29,3 +30,12 @@ async def test_each_user_who_is_named_is_not_found(tmp_path):
 
 async def test_a_user_who_is_named_twice_is_refused_once(tmp_path):
     assert [("alice", ErrorCode.DUPLICATE_RESOURCE, [])] == await described(tmp_path, ["alice", "alice"])
+
+
+async def test_many_answers_carry_no_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(security, "MESSAGES_MAX", 1)
+    request = DescribeUserScramCredentialsRequest(users=[UserName(name=name) for name in "ab"])
+
+    response = await House(tmp_path).ask(handle_describe_user_scram_credentials, request, version=0)
+
+    assert [True, False] == [each.error_message is not None for each in response.results]
