@@ -121,6 +121,7 @@ class Ledger:
         self._found: dict[str, _Found] = {}
         self._unreadable: dict[str, int] = {}  # why -> how many
         self._deleted: set[str] = set()  # topics that were deleted while the log was read
+        self._refused = False  # the last thing that nobody had asked for
         self._stale: list[tuple[Hosted, set[str]]] = []  # topics whose offsets are to go when it is
         self.shard = Shard(
             partition,
@@ -367,18 +368,25 @@ class Ledger:
                 hosted.offsets.forget(topic, partition)
 
         records: list[Record] = [(key(topic, partition), None) for topic, partition in where]
-        self.shard.append(records, done or _unanswered, committed)
+        self.shard.append(records, done or self._unanswered, committed)
 
     def topics_deleted(self, names: frozenset[str]) -> None:
         """Nobody will ask for offsets of topics that are gone, and one made anew begins at 0."""
         if self.shard.state is State.LOADING:
             self._deleted |= names
+        if self.shard.state is not State.SERVING:
             return
         for hosted in list(self.groups.values()):
             if hosted.under_way is not None or any(name in names for name, _ in hosted.offsets.topics()):
                 where = hosted.where(names.__contains__)
                 if where:
                     self._bury(hosted, where)
+
+    def _unanswered(self, error: ErrorCode) -> None:
+        """How something ended that nobody asked for: the next round, or the next start, tries again."""
+        if error and not self._refused:  # not for every group of a full disk
+            log.warning("old offsets not forgotten", partition=str(self.shard.tp), error=error.name)
+        self._refused = bool(error)
 
     # -- whole groups
 
@@ -425,7 +433,7 @@ class Ledger:
             return
         old = expired(hosted.offsets, _keeper(hosted.group), self._clock.wall_ms(), retention_ms)
         if len(old) == len(hosted.offsets) and hosted.group.is_empty:
-            return self._remove(hosted, _unanswered)
+            return self._remove(hosted, self._unanswered)
         if old:
             self._bury(hosted, old)
 
@@ -441,8 +449,3 @@ def _keeper(group: ClassicGroup) -> Keeper:
 
 def _nothing() -> None:
     """Nothing is left to be done when it is committed."""
-
-
-def _unanswered(error: ErrorCode) -> None:
-    if error:
-        log.warning("not written down; the next round tries again", error=error.name)

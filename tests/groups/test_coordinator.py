@@ -455,3 +455,16 @@ def test_another_epoch_is_read_anew(house):
     assert [ErrorCode.NOT_COORDINATOR] == waiting
     assert house.committed("g") in ({T: 5}, {T: 6})
     assert [ErrorCode.NONE] == house.commit("g", {T: 7})
+
+
+def test_a_disk_that_takes_no_writes_is_said_once_and_nothing_is_forgotten(caplog):
+    house = GroupHouse(settings={"offsets.retention.minutes": "1"})
+    for number in range(5):
+        house.commit(f"g{number}", {T: number})
+    house.disk.fail = lambda what, path: errno.ENOSPC if what == "append" else None
+
+    house.clock.advance(10 * MINUTE_MS)
+    house.settle()
+
+    assert 1 == sum("old offsets not forgotten" in line for line in caplog.messages)
+    assert 5 == len(house.groups.list()[1])
