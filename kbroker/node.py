@@ -26,6 +26,7 @@ from kbroker.cluster.commands import (
 from kbroker.cluster.local import LocalLog
 from kbroker.cluster.state import Change
 from kbroker.config import ResourceType, Settings
+from kbroker.config.addresses import per_ip
 from kbroker.errors import StartError
 from kbroker.groups.coordinator import GroupCoordinator
 from kbroker.model import Endpoint, TopicPartition, uuid_text
@@ -40,6 +41,7 @@ from kbroker.seams import Clock, Disk, Net, Random, Threads
 from kbroker.server.dispatch import APIS, Dispatcher
 from kbroker.server.listener import Connections, Limits, Secure, bind_all, sockets_of
 from kbroker.server.producer_ids import ProducerIds
+from kbroker.server.progress import Progress
 from kbroker.server.quotas import Quotas, Windows
 from kbroker.server.rooms import Rooms
 from kbroker.server.sessions import FetchSessions
@@ -113,6 +115,7 @@ class Node:
             Limits(
                 connections_max=settings.max_connections,
                 per_ip_max=settings.max_connections_per_ip,
+                per_ip_overrides=per_ip(settings.max_connections_per_ip_overrides),
                 frame_size_max=settings.socket_request_max_bytes,
                 idle_seconds=settings.connections_max_idle_ms * 0.001,
                 sockets_max=sockets_max,
@@ -173,7 +176,7 @@ class Node:
             self.cluster.on_change(self._changed)
             adopted = await self._adopt(stored)
             self._take_dynamic_configs()
-            self._open_partitions(stored)
+            await self._open_partitions(stored)
             if adopted:
                 await self._skip_producer_ids()
             # What was recovered is on the disk before anybody reads it, so that no watermark goes back.
@@ -183,7 +186,10 @@ class Node:
             for _, sockets in bound:
                 for sock in sockets:
                     sock.close()
-            self._close_disk()
+            if self.directory.unchecked:
+                self._let_go_of_disk()
+            else:
+                self._close_disk()
             raise
         self.rooms = Rooms(
             node_id=settings.node_id,
@@ -326,13 +332,19 @@ class Node:
         self._follow_settings()
         self._follow_quotas()
 
-    def _open_partitions(self, stored: dict[TopicPartition, UUID]) -> None:
-        """Recover what is stored; a folder whose topic the cluster does not know any more is removed."""
+    async def _open_partitions(self, stored: dict[TopicPartition, UUID]) -> None:
+        """Recover what is stored; a folder whose topic the cluster does not know any more is removed.
+
+        In slices, so that a start that takes long says how far it is, and can be ended.
+        """
         topics = self.cluster.state.topics
-        for tp, topic_id in stored.items():
+        progress = Progress(self._clock, self.settings.log_dir, len(stored))
+        for number, (tp, topic_id) in enumerate(stored.items()):
             topic = topics.get(tp.topic)
             if topic is not None and topic.id == topic_id and tp.partition < len(topic.partitions):
-                self.partitions.get(tp.topic, tp.partition)
+                await progress.at(number)
+                for size in self.partitions.opening(tp.topic, tp.partition):
+                    await progress.at(number, size)
             else:
                 log.info("folder of a deleted topic removed", partition=str(tp))
                 self.directory.delete(tp)
@@ -396,6 +408,7 @@ class Node:
         settings, limits = self.settings, self.connections.limits
         limits.connections_max = settings.max_connections
         limits.per_ip_max = settings.max_connections_per_ip
+        limits.per_ip_overrides = per_ip(settings.max_connections_per_ip_overrides)
         self.directory.producer_expiration_ms = settings.producer_id_expiration_ms
         if hasattr(self, "_cleaner"):
             self._cleaner.follow_settings()
@@ -472,7 +485,12 @@ class Node:
         self.groups.stop()
         for task in list(self._tasks):
             task.cancel()
-        self.cluster.close()  # its file only: what was proposed and not written is refused
+        self._let_go_of_disk()
+
+    def _let_go_of_disk(self) -> None:
+        """As if the process were killed now."""
+        if hasattr(self, "cluster"):
+            self.cluster.close()  # its file only: what was proposed and not written is refused
         self.directory.abandon()
 
     def _close_listeners(self) -> None:
@@ -532,7 +550,9 @@ def run(settings: Settings, on_ready: Callable[[str], None]) -> None:
             loop.add_signal_handler(number, stopping.set)
         if settings.ignored:
             log.info("options without effect here", options=",".join(settings.ignored))
-        await node.start()
+        if not await _started(node, stopping):
+            log.info("stopped before it served", pid=os.getpid())
+            return  # threads that sync what was recovered end with the process
         on_ready(f"{_shown(node.endpoints)}, data in {settings.log_dir}")
         await stopping.wait()
         await node.stop()
@@ -541,6 +561,19 @@ def run(settings: Settings, on_ready: Callable[[str], None]) -> None:
 
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
         runner.run(serve())
+
+
+async def _started(node: Node, stopping: asyncio.Event) -> bool:
+    """Start it. False when `stopping` was set before it served: then it has let go of everything."""
+    start, asked = asyncio.ensure_future(node.start()), asyncio.ensure_future(stopping.wait())
+    await asyncio.wait({start, asked}, return_when=asyncio.FIRST_COMPLETED)
+    asked.cancel()
+    start.cancel()  # nothing, when it has ended
+    try:
+        await start
+    except asyncio.CancelledError:
+        return False
+    return True
 
 
 def _shown(endpoints: Iterable[Endpoint]) -> str:

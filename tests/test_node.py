@@ -459,6 +459,75 @@ async def test_what_was_recovered_is_on_the_disk_before_anybody_registers(lives,
     assert [(1, 1)] == seen
 
 
+# -- starts that take long
+
+
+async def unclean(lives, disk, partitions: int) -> None:
+    """What a crash leaves of that many partitions with three records each."""
+    first = lives()
+    node = await first.start()
+    await create(node, "orders", partitions=partitions)
+    for index in range(partitions):
+        for number in range(3):
+            await produce(node, "orders", b"record %d" % number, index)
+    node.abandon()
+    disk.crash("all")
+
+
+async def test_a_start_may_be_ended_at_any_slice_of_a_recovery(lives, disk, monkeypatch):
+    await unclean(lives, disk, 3)
+    monkeypatch.setattr("kbroker.server.progress.SLICE_SECONDS", 0)
+    monkeypatch.setattr("kbroker.storage.recovery.SLICE_BYTES", 1)
+    monkeypatch.setattr("kbroker.storage.scan.SLICE_BYTES", 1)
+
+    ended, life = 0, lives()
+    while True:
+        start = asyncio.ensure_future(life.node.start())
+        for _ in range(ended):
+            await asyncio.sleep(0)
+        if start.done():
+            break
+        start.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await start
+        assert port_is_free(life.node.endpoints[0].port) if ended else True
+        assert ({}, []) == (disk.locks, life.net.listening)
+        ended, life = ended + 1, lives()
+
+    assert ended > 3 * 3 + 3, ended  # a record, a partition: the loop was let go on after each
+    assert 3 == sum(b"record 2" in data(life.node, "orders", index) for index in range(3))
+
+
+async def test_a_long_start_says_now_and_then_how_far_it_is(lives, disk, monkeypatch, caplog):
+    await unclean(lives, disk, 2)
+    caplog.set_level("INFO")
+    monkeypatch.setattr("kbroker.server.progress.LINE_SECONDS", 0)
+
+    await lives().start()
+
+    lines = [line for line in caplog.messages if line.startswith("opening partitions")]
+    assert "opening partitions path=/data done=0 of=2 mib=0" == lines[0]
+    assert "opening partitions path=/data done=1 of=2 mib=0" == lines[-1]
+
+
+async def test_a_start_after_a_clean_stop_that_is_ended_stays_clean(lives, disk, monkeypatch):
+    first = lives()
+    node = await first.start()
+    await create(node, "orders", partitions=2)
+    await produce(node, "orders", b"1", 1)
+    await first.stop()
+    monkeypatch.setattr("kbroker.server.progress.SLICE_SECONDS", 0)
+
+    start = asyncio.ensure_future(lives().node.start())
+    await asyncio.sleep(0)
+    start.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await start
+    assert disk.exists(MARKER)
+
+    assert b"1" in data(await lives().start(), "orders", 1)
+
+
 # -- ending
 
 

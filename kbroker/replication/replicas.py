@@ -18,6 +18,7 @@ from kbroker.observe import logs
 from kbroker.replication.partition import Limits, Partition
 from kbroker.seams import Clock, Timer
 from kbroker.storage.directory import LogDirectory
+from kbroker.storage.slices import Slices, whole
 from kbroker.turn import Turn
 
 log = logs.get_logger("replication")
@@ -82,7 +83,14 @@ class Replicas:
     def __len__(self) -> int:
         return len(self._by_name)
 
+    def opening(self, topic: str, partition: int) -> Slices[Partition | None]:
+        """The same as `get` for one that is not open, in slices: its log may have to be checked."""
+        return self._opening(self._state.topics.get(topic), partition)
+
     def _open(self, topic: Topic | None, index: int) -> Partition | None:
+        return whole(self._opening(topic, index))
+
+    def _opening(self, topic: Topic | None, index: int) -> Slices[Partition | None]:
         if topic is None or not 0 <= index < len(topic.partitions):
             return None
         view = topic.partitions[index]
@@ -91,7 +99,7 @@ class Replicas:
         tp = TopicPartition(topic.name, index)
         config = self._settings.topic_config(self._state.topic_config(topic.name))
         try:
-            opened = self._directory.log(tp, topic.id, config)
+            opened = yield from self._directory.opening(tp, topic.id, config)
         except OSError as error:
             if tp not in self._broken:  # not at every try
                 self._broken.add(tp)

@@ -9,6 +9,7 @@ from kbroker.observe import logs
 from kbroker.storage import flushing, rolling, scan, swapping, trimming
 from kbroker.storage.epochs import EpochCache
 from kbroker.storage.producers import ProducerStates
+from kbroker.storage.slices import whole
 
 if TYPE_CHECKING:
     from kbroker.errors import KafkaError
@@ -117,7 +118,7 @@ def _cut(log: PartitionLog, last: Segment, end: int, position: int) -> None:
         log._last_epoch = log.epochs.last
         log._epochs_dirty = True
     if log._producers is not None and log._producers.producers:
-        log._producers = log.snapshots.load(segments, end)
+        log._producers = whole(log.snapshots.load(segments, end))
 
 
 def _drop_from(log: PartitionLog, first: int) -> None:

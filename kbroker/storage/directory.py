@@ -25,6 +25,7 @@ from kbroker.storage.flusher import Flusher
 from kbroker.storage.identity import Identity, claim
 from kbroker.storage.indexes import Indexes
 from kbroker.storage.log import PartitionLog
+from kbroker.storage.slices import Slices, whole
 from kbroker.turn import Turn
 
 if TYPE_CHECKING:
@@ -101,6 +102,11 @@ class LogDirectory:
         self._rewrite = False
         self._unchecked = opening.Unchecked(path, clock)
         self._lost: set[TopicPartition] = set()  # they had records, their folders are gone
+
+    @property
+    def unchecked(self) -> bool:
+        """The stop before was not clean, and not all that it left has been checked yet."""
+        return bool(self._unchecked)
 
     # -- opening and closing
 
@@ -181,6 +187,10 @@ class LogDirectory:
 
         A folder of another topic id is put aside for deletion, never served.
         """
+        return whole(self.opening(tp, topic_id, config))
+
+    def opening(self, tp: TopicPartition, topic_id: UUID, config: TopicConfig) -> Slices[PartitionLog]:
+        """The same in slices. Nobody else opens it meanwhile."""
         known = self.logs.get(tp)
         if known is not None:
             assert known.topic_id == topic_id, f"{tp} is open with another topic id"
@@ -190,7 +200,7 @@ class LogDirectory:
         if disk.exists(folder):
             found_id = read_partition_metadata(disk, folder)
             if found_id == topic_id:
-                self._open_log(opened)
+                yield from self._open_log(opened)
             else:
                 self._put_aside(tp, found_id)
         if tp in self._lost:
@@ -201,15 +211,15 @@ class LogDirectory:
         self._unchecked.done(tp)
         return opened
 
-    def _open_log(self, opened: PartitionLog) -> None:
+    def _open_log(self, opened: PartitionLog) -> Slices[None]:
         point = self.points.recovery.get(opened.tp, 0)
         start = self.points.starts.get(opened.tp, 0)
         if self._clean:
             found = recovery.open_clean(self.disk, opened.folder, opened.config)
             if found is not None:
-                self._found(opened, found, start, found.end)
+                yield from self._found(opened, found, start, found.end)
                 return
-        found = recovery.recover(
+        found = yield from recovery.recover(
             self.disk,
             opened.folder,
             opened.config,
@@ -219,12 +229,12 @@ class LogDirectory:
             rewrite=self._rewrite,
             gaps=opened.config.compacted or opened.tp in self.cleaned.offsets,
         )
-        self._found(opened, found, start, point)
+        yield from self._found(opened, found, start, point)
 
-    def _found(self, opened: PartitionLog, found: recovery.Found, start: int, trusted: int) -> None:
+    def _found(self, opened: PartitionLog, found: recovery.Found, start: int, trusted: int) -> Slices[None]:
         reached = self.points.reached(opened.tp)
         if found.segments or not reached:
-            opened.opened(found, start=start, trusted=trusted)
+            yield from opened.opened(found, start=start, trusted=trusted)
         else:  # a crash right after the folder was made anew
             opening.begin_at(opened, reached)
 

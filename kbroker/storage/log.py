@@ -30,6 +30,7 @@ from kbroker.storage import (
 from kbroker.storage.epochs import EpochCache
 from kbroker.storage.producers import ProducerStates
 from kbroker.storage.segment import INT32_MAX, OFFSET_MAX, Segment
+from kbroker.storage.slices import Slices, whole
 from kbroker.storage.snapshots import Snapshots, took_batch
 
 if TYPE_CHECKING:
@@ -162,7 +163,9 @@ class PartitionLog:
         self.lost = False  # it ends, or has a hole, below what was once flushed: the disk lost something
         self.deleted = False  # its folder is on its way out
         self.queued = False  # the flusher has it, or is syncing it
-        self.saved_to = 0  # its recovery point on the disk, at least: what lies below needs no batch to be known
+        self.saved_to = (
+            0  # its recovery point on the disk, at least: what lies below needs no batch to be known
+        )
         self.swap_pending: Swap | None = None  # a compacted segment is being put in its place
         self._cut_in_flight = False  # files went since the flush in progress began
         self._in_flight: list[File] | None = None  # being synced
@@ -188,7 +191,7 @@ class PartitionLog:
         """Which leader epoch began where."""
         epochs = self._epochs
         if epochs is None:
-            epochs = self._epochs = opening.load_epochs(self, OFFSET_MAX)
+            epochs = self._epochs = whole(opening.load_epochs(self, OFFSET_MAX))
             self._last_epoch = epochs.last
         return epochs
 
@@ -197,7 +200,7 @@ class PartitionLog:
         """What is known of each producer."""
         producers = self._producers
         if producers is None:
-            producers = self._producers = self.snapshots.load(self.segments, self.end)
+            producers = self._producers = whole(self.snapshots.load(self.segments, self.end))
         return producers
 
     @property
@@ -210,9 +213,9 @@ class PartitionLog:
 
     # -- opening
 
-    def opened(self, found: Found, *, start: int, trusted: int) -> None:
+    def opened(self, found: Found, *, start: int, trusted: int) -> Slices[None]:
         """Take over what recovery found on disk; offsets below `trusted` are known to be on it for good."""
-        opening.take_over(self, found, start=start, trusted=trusted)
+        return opening.take_over(self, found, start=start, trusted=trusted)
 
     # -- appending
 

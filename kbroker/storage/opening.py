@@ -14,6 +14,7 @@ from kbroker.seams import Clock
 from kbroker.storage import flushing, scan
 from kbroker.storage.checkpoints import EPOCHS_FILE, METADATA_FILE, read_epochs
 from kbroker.storage.epochs import EpochCache
+from kbroker.storage.slices import SLICE_BYTES, Slices
 
 if TYPE_CHECKING:
     from kbroker.storage.log import PartitionLog
@@ -53,7 +54,7 @@ class Unchecked:
             logger.info("partitions checked", path=self._path, partitions=self._count, seconds=seconds)
 
 
-def load_epochs(log: PartitionLog, below: int) -> EpochCache:
+def load_epochs(log: PartitionLog, below: int) -> Slices[EpochCache]:
     """The epochs that begin below offset `below`: as the file has them, or from all batches when it is unfit."""
     try:
         pairs = read_epochs(log.directory.disk, f"{log.folder}/{EPOCHS_FILE}")
@@ -63,15 +64,19 @@ def load_epochs(log: PartitionLog, below: int) -> EpochCache:
     epochs = EpochCache(pairs)
     if not pairs and log.segments and log.segments[0].base < below:
         for segment in log.segments:
+            stop = SLICE_BYTES
             for batch in scan.walk_readable(segment.file, 0, segment.file.size):
                 if batch.base < below and batch.epoch > epochs.last:
                     epochs.assign(batch.epoch, batch.base)
                     log._epochs_dirty = True
+                if batch.position >= stop:
+                    yield SLICE_BYTES
+                    stop = batch.position + SLICE_BYTES
     epochs.truncate_to(below)
     return epochs
 
 
-def take_over(log: PartitionLog, found: Found, *, start: int, trusted: int) -> None:
+def take_over(log: PartitionLog, found: Found, *, start: int, trusted: int) -> Slices[None]:
     """Take over what recovery found on disk; offsets below `trusted` are known to be on it for good."""
     directory = log.directory
     log.segments = found.segments
@@ -81,13 +86,14 @@ def take_over(log: PartitionLog, found: Found, *, start: int, trusted: int) -> N
     log.lost = found.lost
     log.saved_to = min(trusted, log.end)
     if found.checked:
-        epochs = log._epochs = load_epochs(log, min(trusted, found.end))
+        epochs = log._epochs = yield from load_epochs(log, min(trusted, found.end))
         for epoch, offset in found.epochs:
             if epoch > epochs.last:
                 epochs.assign(epoch, offset)
         log._last_epoch = epochs.last
         log._epochs_dirty = True
-        _ = log.producers  # now, and not when a client waits for it: it may have to read much
+        # now, and not when a client waits for it: it may have to read much
+        log._producers = yield from log.snapshots.load(log.segments, log.end)
     if log.start > log.end:
         if log.size:
             _keep_despite_start(log)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from kbroker.observe import logs
 from kbroker.storage import retention, scan
 from kbroker.storage.segment import Segment
+from kbroker.storage.slices import SLICE_BYTES, Slices
 
 if TYPE_CHECKING:
     from kbroker.config import TopicConfig
@@ -72,7 +73,7 @@ def recover(
     fsync: bool,
     rewrite: bool = False,
     gaps: bool | None = None,
-) -> Found:
+) -> Slices[Found]:
     """Check everything from offset `point` on (and the log's `start`), cut what is torn, make the indexes of it anew.
 
     `rewrite`: an fsync failed before the stop, so that what the page cache shows may not be on the disk and a new
@@ -96,7 +97,8 @@ def recover(
         found.end = max(found.end, segment.base)
         found.checked.append(segment)
         try:
-            damage = _check(segment, found, point, may_end_short=found.gaps and at + 1 < len(segments))
+            short = found.gaps and at + 1 < len(segments)
+            damage = yield from _check(segment, found, point, may_end_short=short)
         except scan.Damaged as error:
             _keep_damaged(disk, folder, config, found, at, point, error)
             at += 1
@@ -106,6 +108,7 @@ def recover(
             break
         at += 1
     for segment in found.checked:
+        yield 0
         if rewrite:
             segment.rewrite()
         if segment.index is not None:  # it is, of a damaged one
@@ -140,13 +143,14 @@ def find_segments(disk: Disk, folder: str, config: TopicConfig) -> list[Segment]
     return segments
 
 
-def _check(segment: Segment, found: Found, point: int, *, may_end_short: bool) -> scan.Damaged | None:
+def _check(segment: Segment, found: Found, point: int, *, may_end_short: bool) -> Slices[scan.Damaged | None]:
     """Check one segment from `point` on. Returns what is wrong there; Damaged is raised for damage before it."""
     end, position = segment.recover_below(point)
     if end < point and segment.base < point and not may_end_short:
         raise scan.Damaged(position, f"it ends at offset {end}")
     found.end = max(found.end, end)
     expected, newest, gaps = found.end, found.epochs[-1][0] if found.epochs else -1, found.gaps
+    stop = position + SLICE_BYTES
     try:
         for at, size, base, last, epoch, max_timestamp in scan.check(segment.file, position, segment.size):
             if base != expected and not (gaps and base > expected):
@@ -158,6 +162,9 @@ def _check(segment: Segment, found: Found, point: int, *, may_end_short: bool) -
                 newest = epoch
             segment.took(last, at, size, max_timestamp)
             expected = last + 1
+            if at >= stop:
+                yield SLICE_BYTES
+                stop = at + SLICE_BYTES
     except scan.Damaged as error:
         return error
     finally:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from kbroker.observe import logs
 from kbroker.protocol.crc import crc32c
 from kbroker.seams import File
+from kbroker.storage.slices import SLICE_BYTES
 
 log = logs.get_logger("storage")
 
@@ -92,7 +93,13 @@ def walk_readable(file: File, at: int, end: int) -> Iterator[Batch]:
 
 def walk_produced(file: File, at: int, end: int) -> Iterator[Batch]:
     """The batches that have a producer id, up to where the file is damaged."""
+    return (batch for batch in walk_produced_in_slices(file, at, end) if batch is not None)
+
+
+def walk_produced_in_slices(file: File, at: int, end: int) -> Iterator[Batch | None]:
+    """The same, and None after each SLICE_BYTES of the file."""
     unpack = _PRODUCED.unpack_from
+    stop = at + SLICE_BYTES
     buffer = memoryview(bytearray(min(_HEADERS_CHUNK, max(end - at, 0))))
     from_, have = at, 0
     while at + HEADER_SIZE <= end:
@@ -102,6 +109,9 @@ def walk_produced(file: File, at: int, end: int) -> Iterator[Batch]:
             have = file.read_into(buffer[: end - at], at)
             if have < HEADER_SIZE:
                 return
+            if at >= stop:
+                yield None
+                stop = at + SLICE_BYTES
         length, magic, producer_id = unpack(buffer, start)
         if magic != 2 or length < _LENGTH_AT_LEAST or at + 12 + length > end:
             log.error("scan ended at damage", file=file.path, position=at)

@@ -13,6 +13,7 @@ from kbroker.observe import logs
 from kbroker.storage import scan
 from kbroker.storage.producers import SEQUENCES, ProducerStates, Sent, coordinator_epoch_of
 from kbroker.storage.segment import segment_name
+from kbroker.storage.slices import SLICE_BYTES, Slices
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +64,7 @@ class Snapshots:
         del self.offsets[:-SNAPSHOTS_KEPT]
         return file
 
-    def load(self, segments: list[Segment], end: int) -> ProducerStates:
+    def load(self, segments: list[Segment], end: int) -> Slices[ProducerStates]:
         """The state at log end `end`: from the newest fit snapshot, and the batches behind it."""
         self.truncate_to(end)
         states, offset = ProducerStates(), 0
@@ -79,7 +80,7 @@ class Snapshots:
         if states.producers:
             states.recall = partial(_recall, segments, offset)
         if offset < end:
-            _scan(states, segments, offset, end)
+            yield from _scan(states, segments, offset, end)
         states.settled()
         return states
 
@@ -128,7 +129,7 @@ def took_header(states: ProducerStates, batch: scan.Batch, file: File) -> None:
     )
 
 
-def _scan(states: ProducerStates, segments: list[Segment], offset: int, end: int) -> None:
+def _scan(states: ProducerStates, segments: list[Segment], offset: int, end: int) -> Slices[None]:
     """Take the batches from `offset` to `end`."""
     for number, segment in enumerate(segments):
         next_base = segments[number + 1].base if number + 1 < len(segments) else end
@@ -136,8 +137,10 @@ def _scan(states: ProducerStates, segments: list[Segment], offset: int, end: int
             continue
         size = segment.file.size
         at = segment.indexed_position(offset) if offset > segment.base and segment.index is not None else 0
-        for batch in scan.walk_produced(segment.file, at, size):
-            if offset <= batch.base < end:
+        for batch in scan.walk_produced_in_slices(segment.file, at, size):
+            if batch is None:
+                yield SLICE_BYTES
+            elif offset <= batch.base < end:
                 took_header(states, batch, segment.file)
 
 

@@ -7,8 +7,9 @@ import time
 
 import pytest
 
+from kbroker.protocol.records import RecordBatch, build_batch, record
 from tests.support.broker_process import CLEAN_MARKER, BrokerProcess
-from tests.support.histories import Load
+from tests.support.histories import Load, end_of, produce
 
 PARTITIONS = 3
 
@@ -53,6 +54,32 @@ def test_clients_go_on_after_a_pause(broker):
             assert acked(load) > before
     assert [0] * len(load.producers) == [each.breaks for each in load.producers]
     assert load.check() > 0
+
+
+def test_sigterm_ends_a_start_that_is_still_checking_a_log(broker):
+    """400,000 small batches, all of them to be checked: nothing is served, nothing is lost."""
+    wire = broker.wire()
+    assert 0 == produce(wire, "t", 0, bytes(build_batch([record(b"x")]))).error_code
+    wire.close()
+    broker.kill()
+    [path] = (broker.data / "t-0").glob("*.log")
+    one = RecordBatch(memoryview(bytearray(path.read_bytes())))
+    with path.open("wb") as file:
+        for base in range(400_000):
+            one.stamp(base, 0)
+            file.write(one.view)
+
+    broker.spawn()
+    deadline = time.monotonic() + 20
+    while broker.log_text().count("checking partitions") == 0 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert 0 == broker.stop()
+    assert "stopped before it served" in broker.log_text()
+
+    broker.start()
+    wire = broker.wire()
+    assert 400_000 == end_of(wire, "t", 0)[0]
+    wire.close()
 
 
 def acked(load):
