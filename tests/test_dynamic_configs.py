@@ -261,7 +261,7 @@ def test_every_dynamic_option_that_is_no_topics_has_a_test_of_its_effect() -> No
 
     assert {
         "max.connections",  # tests/server/test_secure.py
-        "max.connections.per.ip",
+        *("max.connections.per.ip", "max.connections.per.ip.overrides"),
         "producer.id.expiration.ms",  # below
         *("log.cleaner.threads", "log.cleaner.backoff.ms", "log.cleaner.dedupe.buffer.size"),
         "log.cleaner.io.max.bytes.per.second",

@@ -5,6 +5,7 @@ Options that Kafka knows and that do nothing here are in `known`, read only when
 
 from __future__ import annotations
 
+from kbroker.config.addresses import check_per_ip
 from kbroker.config.options import (
     BOOLEAN,
     CLUSTER_WIDE,
@@ -79,6 +80,10 @@ class BrokerOptions:
     max_connections_per_ip: int = option(
         "max.connections.per.ip", INT, INT_MAX, at_least=0, dynamic=CLUSTER_WIDE,
         doc="Connections from one address.",
+    )  # fmt: skip
+    max_connections_per_ip_overrides: str = option(
+        "max.connections.per.ip.overrides", STRING, "", check=check_per_ip, dynamic=CLUSTER_WIDE,
+        doc="Connections from certain addresses, in place of max.connections.per.ip: address:number, comma between.",
     )  # fmt: skip
     connections_max_idle_ms: int = option(
         "connections.max.idle.ms", LONG, 10 * MINUTE_MS, doc="A connection idle for longer is closed."

@@ -135,7 +135,6 @@ internal.metadata.max.batch.size.in.bytes|int|8388608||i
 internal.metadata.delete.delay.millis|long|60000||i
 socket.send.buffer.bytes|int|102400
 socket.receive.buffer.bytes|int|102400
-max.connections.per.ip.overrides|string|||c
 max.connection.creation.rate|int|2147483647|0..|c
 connection.failed.authentication.delay.ms|int|100|0..
 queued.max.requests|int|500|1..

@@ -6,7 +6,7 @@ import errno
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from kbroker.errors import ProtocolError, StartError
@@ -69,7 +69,14 @@ ANONYMOUS = "User:ANONYMOUS"
 class Limits:
     """How many connections there may be, and how large and how silent they may be."""
 
-    __slots__ = ("connections_max", "frame_size_max", "idle_seconds", "per_ip_max", "sockets_max")
+    __slots__ = (
+        "connections_max",
+        "frame_size_max",
+        "idle_seconds",
+        "per_ip_max",
+        "per_ip_overrides",
+        "sockets_max",
+    )
 
     def __init__(
         self,
@@ -79,10 +86,12 @@ class Limits:
         frame_size_max: int,
         idle_seconds: float,
         sockets_max: int | None = None,
+        per_ip_overrides: Mapping[str, int] | None = None,
     ) -> None:
         self.connections_max = connections_max
         self.sockets_max = sockets_max  # what the process's descriptors allow; None: nobody has looked
         self.per_ip_max = per_ip_max
+        self.per_ip_overrides = per_ip_overrides or {}  # of certain addresses
         self.frame_size_max = frame_size_max
         self.idle_seconds = idle_seconds  # not above 0: for ever
 
@@ -136,8 +145,9 @@ class Connections:
                 "raise the limit of open files: ulimit -n, or LimitNOFILE= of a systemd unit",
             )
             return sock.close()  # type: ignore[no-any-return]
-        if self._per_ip[ip] >= limits.per_ip_max:
-            self._tell("connection refused", peer, f"max.connections.per.ip={limits.per_ip_max} are open")
+        allowed = limits.per_ip_overrides.get(ip, limits.per_ip_max)
+        if self._per_ip[ip] >= allowed:
+            self._tell("connection refused", peer, f"max.connections.per.ip={allowed} are open")
             return sock.close()  # type: ignore[no-any-return]
         stream = None
         if secure is not None:

@@ -29,7 +29,13 @@ IDLE_SECONDS = 600.0
 class House:
     """Connections on fake sockets and a clock that stands still."""
 
-    def __init__(self, *, connections_max: int = 1000, per_ip_max: int = 1000) -> None:
+    def __init__(
+        self,
+        *,
+        connections_max: int = 1000,
+        per_ip_max: int = 1000,
+        per_ip_overrides: dict[str, int] | None = None,
+    ) -> None:
         self.clock = ManualClock()
         self.turn = Turn()
         self.net = FakeNet()
@@ -39,6 +45,7 @@ class House:
             Limits(
                 connections_max=connections_max,
                 per_ip_max=per_ip_max,
+                per_ip_overrides=per_ip_overrides,
                 frame_size_max=1000,
                 idle_seconds=IDLE_SECONDS,
             ),
@@ -112,6 +119,13 @@ def test_one_address_has_a_maximum_of_its_own_and_gets_room_again():
 
     assert not house.connect().closed
     assert house.connect().closed
+
+
+def test_certain_addresses_have_maximums_of_their_own():
+    house = House(per_ip_max=0, per_ip_overrides={"10.0.0.2": 1})
+
+    assert house.connect().closed
+    assert [False, True] == [house.connect("10.0.0.2").closed for _ in range(2)]
 
 
 def test_a_thousand_connections_that_ended_leave_nothing():
