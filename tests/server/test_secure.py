@@ -109,3 +109,7 @@ def test_limits_of_connections_follow_the_options():
         assert 0 == alter(broker, "max.connections.per.ip", "3")
 
         assert 3 == broker.call(lambda node: node.connections.limits.per_ip_max)
+        assert 0 == alter(broker, "max.connections.per.ip.overrides", "10.0.0.1:7,localhost:5")
+        expected = {"10.0.0.1": 7, "127.0.0.1": 5, "::1": 5}
+        assert expected == broker.call(lambda node: node.connections.limits.per_ip_overrides)
+        assert 42 == alter(broker, "max.connections.per.ip.overrides", "host.example:7")
