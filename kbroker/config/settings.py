@@ -306,6 +306,11 @@ class Settings(BrokerOptions):
         )
         self.inter_broker_listener = self._inter_broker_listener()
         self._check_roles()
+        if self.max_connections_per_ip == 0 and not self.max_connections_per_ip_overrides:
+            raise StartError(
+                "max.connections.per.ip=0 lets nobody in: name those who may come in "
+                "max.connections.per.ip.overrides, or give it 1 or more"
+            )
 
     def _one_log_dir(self, environment: Mapping[str, str]) -> str:
         folders = self.log_dirs_option or self.log_dir_option

@@ -172,6 +172,8 @@ def test_a_wrong_number_is_told_what_it_may_be(assignment, allowed):
         ("auto.create.topics.enable=1", ["true or false"]),
         ("fetch.max.bytes=5", ["fetch.max.bytes=5", "1024"]),
         ("log.retention.ms=0", ["must be unlimited (-1)"]),
+        ("max.connections.per.ip=0", ["lets nobody in", "max.connections.per.ip.overrides"]),
+        ("max.connections.per.ip.overrides=here:1", ["here is not an address"]),
         ("node.id=-1", ["0 or more"]),
         ("log.dirs=/a,/b", ["2 folders", "one log directory"]),
         ("num.partitions", ["is not name=value"]),
