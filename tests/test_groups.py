@@ -70,6 +70,14 @@ def test_offsets_go_with_their_topic(broker):
 def test_a_broker_without_groups_has_no_topic_for_them(broker):
     broker.restart()
 
+    assert ["t", "u"] == broker.call(lambda node: sorted(node.cluster.state.topics))
+
+
+def test_a_tests_topics_are_its_own(broker):
+    """What the broker made for its groups is not the test's."""
+    with raw_of(broker) as raw:
+        raw_groups.commit(raw, "simple", {T: 6})
+
     assert ["t", "u"] == broker.topics()
 
 

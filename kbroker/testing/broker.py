@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
+from kbroker.cluster.names import INTERNAL_TOPICS
 from kbroker.config import Settings
 from kbroker.net.loop import LoopClock, new_loop
 from kbroker.net.threads import LoopThreads
@@ -216,7 +217,10 @@ class Broker:
         self._delete([name])
 
     def topics(self) -> list[str]:
-        """The names of all topics."""
+        """The names of all topics, without those that the broker made for its groups."""
+        return [name for name in self._all_topics() if name not in INTERNAL_TOPICS]
+
+    def _all_topics(self) -> list[str]:
         return self.call(lambda node: sorted(node.cluster.state.topics))
 
     def records(self, topic: str, partition: int | None = None) -> list[Record]:
@@ -224,8 +228,8 @@ class Broker:
         return self.call(lambda node: _records(node, topic, partition))
 
     def reset(self) -> None:
-        """Delete every topic: between tests that share a broker."""
-        self._delete(self.topics())
+        """Delete every topic, and with that of the groups what they have committed: between tests that share a broker."""
+        self._delete(self._all_topics())
 
     def _delete(self, names: list[str]) -> None:
         if not names:
