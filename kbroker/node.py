@@ -38,6 +38,7 @@ from kbroker.replication.cleaner import Cleaner
 from kbroker.replication.replicas import Replicas
 from kbroker.replication.upkeep import Upkeep
 from kbroker.seams import Clock, Disk, Net, Random, Threads
+from kbroker.server.aside import Aside
 from kbroker.server.dispatch import APIS, Dispatcher
 from kbroker.server.listener import Connections, Limits, Secure, bind_all, sockets_of
 from kbroker.server.producer_ids import ProducerIds
@@ -207,6 +208,7 @@ class Node:
             quotas=self.quotas,
             topic_answers=TopicAnswers(),
             turn=self._turn,
+            aside=Aside(self._threads),
             propose=self.propose,
         )
         self._upkeep = Upkeep(self.partitions, self.directory, settings=settings, clock=self._clock)

@@ -18,7 +18,7 @@ from kbroker.model import NO_BROKER, NO_EPOCH, BrokerId, TopicPartition
 from kbroker.observe import logs
 from kbroker.protocol import compression
 from kbroker.protocol.records import CODEC_MASK, TRANSACTIONAL, RecordBatch, recompress
-from kbroker.protocol.validation import check_header, check_produced, check_slices
+from kbroker.protocol.validation import check_header, check_produced, check_slices, is_big
 from kbroker.seams import Clock
 from kbroker.storage.log import PartitionLog, Region
 from kbroker.turn import Turn
@@ -61,6 +61,9 @@ class Watcher(Protocol):
 _Waiting = tuple[int, float, Waiter]
 
 
+# A batch up to this size is given another codec on the loop: gzip, the slowest, takes 7 ms for it.
+RECOMPRESSED_ON_LOOP_BYTES_MAX = 128 * 1024
+
 # compression.type: what the topic's batches must be compressed with, whatever the producer chose
 CODECS = {
     "uncompressed": compression.NONE,
@@ -82,6 +85,30 @@ def _recompressed(batch: RecordBatch, config: TopicConfig, decompressed_max: int
     }
     again = recompress(batch, codec, level=levels.get(codec), decompressed_max=decompressed_max)
     return RecordBatch(memoryview(bytearray(again)))
+
+
+class Recompression:
+    """A batch on its way to its topic's codec: called in a thread, the batch must stay as it is until then."""
+
+    __slots__ = ("_batch", "_config", "_decompressed_max", "_error")
+
+    def __init__(self, batch: RecordBatch, config: TopicConfig, decompressed_max: int) -> None:
+        self._batch = batch
+        self._config = config
+        self._decompressed_max = decompressed_max
+        self._error: KafkaError | None = None
+
+    def __call__(self) -> None:
+        try:
+            self._batch = _recompressed(self._batch, self._config, self._decompressed_max)
+        except KafkaError as error:  # for the one who goes on, not for the thread
+            self._error = error
+
+    def batch(self) -> RecordBatch:
+        """What came of it."""
+        if self._error is not None:
+            raise self._error
+        return self._batch
 
 
 def _tell(waiter: Waiter, error: ErrorCode) -> None:
@@ -221,12 +248,25 @@ class Partition:
         # an Appended, at half the price of calling it
         return _tuple(Appended, (self._term, base, base + batch.last_offset_delta + 1, -1))
 
-    def append_in_slices(self, records: memoryview, acks: int) -> Generator[None, None, Appended]:
-        """The same for a batch of so many records that the loop should breathe between slices of the check."""
+    def is_slow(self, records: memoryview) -> bool:
+        """Whether a batch is for `append_in_slices`: the loop would stand still too long."""
+        if len(records) > RECOMPRESSED_ON_LOOP_BYTES_MAX and self.config.compression_type != "producer":
+            return True
+        return is_big(records)
+
+    def append_in_slices(
+        self, records: memoryview, acks: int
+    ) -> Generator[Recompression | None, None, Appended]:
+        """The same for a batch that would hold up the loop: it breathes at each `yield`. What is yielded, if it is
+        not None, is to be called in a thread meanwhile."""
         config, limits = self._may_append(acks), self._limits
         now_ms = self._wall_ms()
         batch = check_header(records, config)
         yield from check_slices(batch, config, now_ms, self.tp, limits.decompressed_max, limits.walk)
+        if config.compression_type != "producer" and len(records) > RECOMPRESSED_ON_LOOP_BYTES_MAX:
+            again = Recompression(batch, config, limits.decompressed_max)
+            yield again
+            batch = again.batch()
         return self._accept(batch, self._may_append(acks), now_ms)
 
     def append_own(self, batch: RecordBatch) -> Appended:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kbroker.model import BrokerId
     from kbroker.replication.replicas import Replicas
     from kbroker.seams import Clock, Random
+    from kbroker.server.aside import Aside
     from kbroker.server.producer_ids import ProducerIds
     from kbroker.server.quotas import Quotas
     from kbroker.server.sessions import FetchSessions
@@ -40,6 +41,7 @@ class Rooms:
     quotas: Quotas
     topic_answers: TopicAnswers
     turn: Turn
+    aside: Aside
     propose: Callable[
         [Any], Awaitable[Any]
     ]  # a command to the cluster's log; its result once it is durable and applied

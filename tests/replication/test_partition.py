@@ -10,7 +10,7 @@ from kbroker.errors import ErrorCode, KafkaError
 from kbroker.model import BrokerId
 from kbroker.protocol import compression
 from kbroker.protocol.records import RecordBatch, decode_records
-from kbroker.replication.partition import COMMITTED, WRITTEN, Appended, Partition
+from kbroker.replication.partition import COMMITTED, WRITTEN, Appended, Partition, Recompression
 from tests.support.partitions import NODE, Bell, Stand
 from tests.support.storage import config
 
@@ -565,6 +565,48 @@ def test_a_partition_dropped_between_two_slices_takes_nothing(stand):
     records = stand.batch(*[b"%d" % number for number in range(9000)])
 
     assert GONE == refused(in_slices, stand, records, lambda: stand.partition.drop(GONE))
+    assert 0 == stand.log.end
+
+
+@pytest.mark.parametrize(
+    "size, codec, slow",
+    [
+        (1000, "gzip", False),
+        (200_000, "gzip", True),
+        (200_000, "producer", False),
+        (2 << 20, "producer", True),
+    ],
+)
+def test_a_batch_is_slow_by_its_size_and_where_it_gets_another_codec(stand, size, codec, slow):
+    stand.partition.config = config(compression_type=codec, max_message_bytes=4 << 20)
+
+    assert slow == stand.partition.is_slow(stand.batch(b"x" * size))
+
+
+def test_a_large_batch_gets_its_topics_codec_where_the_caller_says(stand):
+    stand.partition.config = stand.log.config = config(compression_type="zstd", max_message_bytes=4 << 20)
+    steps = stand.partition.append_in_slices(stand.batch(b"x" * 200_000), COMMITTED)
+
+    work = next(steps)
+    assert isinstance(work, Recompression)
+    assert 0 == stand.log.end
+    work()
+    with pytest.raises(StopIteration):
+        next(steps)
+
+    stand.settle()
+    assert [b"x" * 200_000] == stand.values()
+    assert stand.log.size < 1000
+
+
+def test_a_partition_dropped_while_a_batch_gets_its_codec_takes_nothing(stand):
+    stand.partition.config = config(compression_type="zstd", max_message_bytes=4 << 20)
+    steps = stand.partition.append_in_slices(stand.batch(b"x" * 200_000), COMMITTED)
+    work = next(steps)
+    work()
+    stand.partition.drop(GONE)
+
+    assert GONE == refused(next, steps)
     assert 0 == stand.log.end
 
 

@@ -25,6 +25,7 @@ from kbroker.model import BrokerId, Endpoint, new_uuid
 from kbroker.net.slots import Slot
 from kbroker.replication.partition import WRITTEN
 from kbroker.replication.replicas import Replicas
+from kbroker.server.aside import Aside
 from kbroker.server.producer_ids import ProducerIds
 from kbroker.server.quotas import Quotas, Windows
 from kbroker.server.rooms import Call, Rooms
@@ -145,6 +146,7 @@ class House:
             directory=broker.directory,
             clock=broker.clock,
             turn=broker.turn,
+            aside=Aside(broker.threads),
             groups=GroupCoordinator(
                 settings=self.settings,
                 state=self.state,

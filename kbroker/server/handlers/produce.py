@@ -17,7 +17,14 @@ from kbroker.protocol.messages.produce import (
     TopicProduceResponse,
 )
 from kbroker.protocol.validation import RecordsRejected, is_big
-from kbroker.replication.partition import COMMITTED, WRITTEN, Appended, Partition
+from kbroker.replication.partition import (
+    COMMITTED,
+    RECOMPRESSED_ON_LOOP_BYTES_MAX,
+    WRITTEN,
+    Appended,
+    Partition,
+    Recompression,
+)
 from kbroker.server.rooms import NO_RESPONSE, Call, Later, NoResponse, Rooms, breathe
 
 FIRST_WITH_TOPIC_IDS = 13
@@ -58,7 +65,7 @@ def handle_produce(
     else:
         for topic in topics:
             for data in topic.partition_data:
-                if is_big(data.records):
+                if produce.is_slow(topic, data):
                     return _produce_slowly(call, request, produce)
         for topic in topics:
             answers = produce.answers_of(topic)
@@ -93,8 +100,8 @@ async def _produce_in_slices(call: Call, request: ProduceRequest, produce: _Prod
         for topic in request.topic_data:
             answers = produce.answers_of(topic)
             for data in topic.partition_data:
-                for _ in produce.append_in_slices(topic, data, answers):
-                    await breathe()
+                for work in produce.append_in_slices(topic, data, answers):
+                    await (breathe() if work is None else produce.aside.do(work))
     finally:
         if call.connection is not None:
             call.connection.resume()
@@ -104,10 +111,21 @@ async def _produce_in_slices(call: Call, request: ProduceRequest, produce: _Prod
 class _Produce:
     """One request while its batches are appended."""
 
-    __slots__ = ("_acks", "_failed", "_internal", "_partitions", "_request", "_topics", "_waiting", "_with_ids")
+    __slots__ = (
+        "_acks",
+        "_failed",
+        "_internal",
+        "_partitions",
+        "_request",
+        "_topics",
+        "_waiting",
+        "_with_ids",
+        "aside",
+    )
 
     def __init__(self, rooms: Rooms, request: ProduceRequest, *, with_ids: bool, internal: bool) -> None:
         self._partitions = rooms.partitions
+        self.aside = rooms.aside
         self._request = request
         self._acks = request.acks
         self._with_ids = with_ids
@@ -143,9 +161,9 @@ class _Produce:
 
     def append_in_slices(
         self, topic: TopicProduceData, data: PartitionProduceData, answers: list[PartitionProduceResponse]
-    ) -> Generator[None, None, None]:
-        """The same, with pauses."""
-        if not is_big(data.records):
+    ) -> Generator[Recompression | None, None, None]:
+        """The same, with pauses; what is yielded is for a thread."""
+        if not self.is_slow(topic, data):
             return self.append(topic, data, answers)
         answer = PartitionProduceResponse(index=data.index)
         answers.append(answer)
@@ -158,6 +176,17 @@ class _Produce:
             self._took(partition, appended, answer)
         except KafkaError as error:
             self._refuse(answer, error, partition)
+
+    def is_slow(self, topic: TopicProduceData, data: PartitionProduceData) -> bool:
+        """Whether the loop should breathe while this is appended."""
+        records = _view(data)
+        if len(records) <= RECOMPRESSED_ON_LOOP_BYTES_MAX or is_big(records):
+            return is_big(records)
+        try:
+            partition = self._find(topic, data.index)
+        except KafkaError:  # `append` will say so
+            return False
+        return partition is not None and partition.is_slow(records)
 
     def _find(self, topic: TopicProduceData, index: int) -> Partition | None:
         if self._with_ids:

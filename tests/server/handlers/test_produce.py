@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import time
 
 import pytest
@@ -8,8 +9,8 @@ from kbroker.errors import ErrorCode
 from kbroker.protocol import compression
 from kbroker.protocol.messages.groups import FindCoordinatorRequest
 from kbroker.protocol.messages.produce import PartitionProduceData, ProduceRequest, TopicProduceData
-from kbroker.protocol.records import build_batch, record
-from tests.support.batches import three, with_crc, with_fields
+from kbroker.protocol.records import build_batch, record, split_batches
+from tests.support.batches import three, with_crc, with_fields, with_records
 from tests.support.raw_client import fetch_request, produce_request, stored
 
 ACKS_ALL = -1
@@ -373,6 +374,33 @@ def test_requests_behind_a_batch_of_many_records_do_not_overtake_it(client, topi
 
     values = [value for _, value in stored(client, topic)]
     assert (b"first", b"1", b"1", b"last") == (values[0], values[1], values[20_000], values[20_001])
+
+
+@pytest.mark.parametrize("size", [200 << 10, 3 << 20])
+def test_a_large_batch_that_gets_another_codec_keeps_its_place(client, topic, size):
+    """It is compressed while others are served; what its connection sends behind it waits."""
+    client.create(topic, max_message_bytes=8 << 20, compression_type="gzip")
+    values = [b"first", b"x" * size, b"second", b"y" * size, b"last"]
+
+    for value in values:
+        client.send(produce_request(topic, batch(value)), 9)
+
+    assert [0, 1, 2, 3, 4] == [answer_of(client.receive()).base_offset for _ in values]
+    assert values == [value for _, value in stored(client, topic)]
+    fetched = client.ask(fetch_request(topic, 0), 12).responses[0].partitions[0].records
+    assert {compression.GZIP} == {each.codec for each in split_batches(memoryview(fetched))}
+
+
+def test_a_large_batch_that_cannot_get_another_codec_is_refused_and_the_connection_goes_on(client, topic):
+    client.create(topic, max_message_bytes=8 << 20, compression_type="gzip")
+    broken = batch(os.urandom(200 << 10), codec=compression.ZSTD)
+    broken = with_records(broken, bytes(len(broken) - 61))
+
+    client.send(produce_request(topic, broken), 9)
+    client.send(produce_request(topic, batch(b"fine")), 9)
+
+    assert answer_of(client.receive()).error_code
+    assert 0 == answer_of(client.receive()).base_offset
 
 
 def test_batches_of_many_records_on_two_connections_do_not_mix(connect, topic):
