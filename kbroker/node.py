@@ -456,6 +456,7 @@ class Node:
         self.partitions.stop()
         for task in list(self._tasks):
             task.cancel()
+        await self._saved()
         self._close_disk()
 
     async def _answer_what_is_written(self) -> None:
@@ -472,11 +473,22 @@ class Node:
         deadline = None if seconds_max is None else self._clock.monotonic() + seconds_max
         self._turn.run()
         while not self.directory.flusher.idle and (deadline is None or self._clock.monotonic() < deadline):
-            waited = asyncio.Event()
-            self._clock.call_at(self._clock.monotonic() + FLUSH_LOOK_SECONDS, waited.set)
-            await waited.wait()
+            await self._wait(FLUSH_LOOK_SECONDS)
             self._turn.run()
         self._turn.run()
+
+    async def _wait(self, seconds: float) -> None:
+        waited = asyncio.Event()
+        self._clock.call_at(self._clock.monotonic() + seconds, waited.set)
+        await waited.wait()
+
+    async def _saved(self) -> None:
+        """What a clean stop leaves on the disk is there, but for the marks of one."""
+        while self.directory.flusher.idle and not self.directory.idle:  # a checkpoint is being written
+            await self._wait(FLUSH_LOOK_SECONDS)
+        saved = asyncio.Event()
+        self.directory.save(saved.set)
+        await saved.wait()
 
     def abandon(self) -> None:
         """As if the process were killed: sockets close, nothing is flushed or marked. For tests of what survives."""

@@ -547,6 +547,19 @@ async def test_a_stop_answers_what_was_appended_frees_everything_and_leaves_the_
     assert b"last" in data(await lives().start(), "orders")
 
 
+async def test_a_stop_waits_for_the_checkpoint_that_is_being_written(lives, disk):
+    life = lives()
+    node = await life.start()
+    await create(node, "orders")
+    await produce(node, "orders", b"a")
+    epoch = node.partitions.get("orders", 0).leader_epoch
+    node.directory.checkpoint()
+    await life.stop()
+
+    assert disk.exists(MARKER)
+    assert f"0\n1\n{epoch} 0\n".encode() == disk.read("/data/orders-0/leader-epoch-checkpoint")
+
+
 async def test_a_running_node_has_no_clean_mark_and_an_abandoned_one_leaves_none(lives, disk):
     first = lives()
     await first.start()

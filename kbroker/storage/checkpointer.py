@@ -96,6 +96,11 @@ class Checkpointer:
         self._starts_void = False
         self._start_waiters: list[Done] = []
 
+    @property
+    def idle(self) -> bool:
+        """Nothing is being saved."""
+        return not self._running and not self._starts_running
+
     def read(self) -> None:
         """Read the files. ValueError when the log starts are damaged: deleted records would come back."""
         disk, path = self._directory.disk, self._directory.path

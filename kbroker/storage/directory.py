@@ -25,6 +25,7 @@ from kbroker.storage.flusher import Flusher
 from kbroker.storage.identity import Identity, claim
 from kbroker.storage.indexes import Indexes
 from kbroker.storage.log import PartitionLog
+from kbroker.storage.saver import Saver
 from kbroker.storage.slices import Slices, whole
 from kbroker.turn import Turn
 
@@ -260,16 +261,28 @@ class LogDirectory:
         """Save how far each log is flushed (and the high watermarks, as hints), in threads. Call it now and then."""
         self.points.begin(watermarks)
 
+    @property
+    def idle(self) -> bool:
+        """Nothing is being flushed or saved."""
+        return self.flusher.idle and self.points.idle
+
+    def save(self, done: Callable[[], None]) -> None:
+        """Do in threads what would make `close` wait for the disk; it follows `done`. Nobody appends any more."""
+        if self.failed is None and self._lock is not None and self.idle and self.flusher.error is None:
+            Saver(self, done).start()
+        else:
+            done()
+
     def close(self, watermarks: Mapping[TopicPartition, int] | None = None) -> None:
         """A clean stop: everything flushed, indexes, epochs, snapshots and checkpoints saved, then the marker.
 
-        Not clean, and no more than a release, while a flush is going on or one failed: an fsync of the same files beside
-        it might hide that it fails. Not clean either when a log was stopped, or not checked yet.
+        Not clean, and no more than a release, while a flush or a checkpoint is going on or a flush failed: an fsync of
+        the same files beside it might hide that it fails. Not clean either when a log was stopped, or not checked yet.
         """
         try:
             if self.failed is not None or self._lock is None:
                 return
-            if not self.flusher.idle or self.flusher.error is not None:
+            if not self.idle or self.flusher.error is not None:
                 log.warning("log directory let go of in the middle of a flush", path=self.path)
                 return
             self._save_all(watermarks)

@@ -438,7 +438,17 @@ class PartitionLog:
 
     def close(self) -> None:
         """A clean stop: everything written, synced, saved. What fails fails the directory."""
-        saving.close(self)
+        for step in self.closing():
+            step()
+        self.closed()
+
+    def closing(self) -> list[Callable[[], object]]:
+        """The same up to what makes it durable: that is returned, in order, and a thread may do it. `closed` follows."""
+        return saving.closing(self)
+
+    def closed(self) -> None:
+        """All that `closing` returned was done."""
+        saving.closed(self)
 
     def release(self) -> None:
         """Give descriptors and maps back."""

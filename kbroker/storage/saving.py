@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from kbroker.storage import flushing, swapping
-from kbroker.storage.checkpoints import EPOCHS_FILE, encode_epochs, put_in_place, replace_file, write_beside
+from kbroker.storage.checkpoints import EPOCHS_FILE, encode_epochs, put_in_place, write_beside
 
 if TYPE_CHECKING:
     from kbroker.seams import File
@@ -58,11 +60,14 @@ def not_saved(log: PartitionLog) -> None:
         log._epochs_dirty = True
 
 
-def close(log: PartitionLog) -> None:
-    """A clean stop: everything written, synced, saved. What fails fails the directory."""
+def closing(log: PartitionLog) -> list[Callable[[], object]]:
+    """A clean stop: write and save everything. Returns what makes it durable, in this order: a thread may do it.
+
+    `closed` follows then. What was saved before and did not move needs nothing.
+    """
     directory = log.directory
     if log.broken is not None or not log.segments:
-        return
+        return []
     swapping.settle(log)
     if log._tail and log._active is not None:
         log._write_tail(log._active)
@@ -73,17 +78,27 @@ def close(log: PartitionLog) -> None:
         files += log._active.save()
     if log._producers is not None and log.snapshots.offsets[-1:] != [log.end]:
         files.append(log.snapshots.take(log._producers, log.end))
-        log._names_dirty = True
+    files = [file for file in files if directory.disk.exists(file.path)]  # older snapshots may be gone again
+    steps: list[Callable[[], object]] = []
     if log._epochs_dirty:
         path = f"{log.folder}/{EPOCHS_FILE}"
-        replace_file(directory.disk, path, encode_epochs(log.epochs.pairs), fsync=directory.fsync)
+        files.append(write_beside(directory.disk, path, encode_epochs(log.epochs.pairs)))
         log._epochs_dirty = False
-    if directory.fsync:
-        for file in files:
-            if directory.disk.exists(file.path):  # older snapshots may be gone again
-                file.sync()
-        if log._names_dirty or files:
-            directory.disk.sync_dir(log.folder)
-        if log._folder_new:
-            directory.disk.sync_dir(directory.path)
-    log.flushed = log.written
+        steps.append(partial(put_in_place, directory.disk, path))
+    if not directory.fsync:
+        for step in steps:
+            step()
+        return []
+    if files or log._names_dirty:
+        log._names_dirty = False
+        steps.append(partial(directory.disk.sync_dir, log.folder))
+    if log._folder_new:
+        log._folder_new = False
+        steps.append(partial(directory.disk.sync_dir, directory.path))
+    return [file.sync for file in files] + steps
+
+
+def closed(log: PartitionLog) -> None:
+    """All that `closing` returned was done."""
+    if log.broken is None and log.segments:
+        log.flushed = log.written

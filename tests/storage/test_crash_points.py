@@ -61,6 +61,17 @@ class Life:
                 return
         raise AssertionError("it never settles")
 
+    def stop(self) -> None:
+        """A clean stop whose waits for the disk are in threads."""
+        saved: list[bool] = []
+        self.broker.directory.save(lambda: saved.append(True))
+        self.settle()
+        assert saved == [True]
+        operations = self.disk.operations
+        self.broker.directory.close()
+        synced = [path for what, path in self.disk.log[operations:] if what.startswith("sync")]
+        assert not [path for path in synced if "orders" in path], synced
+
     def _note(self) -> None:
         for base, raw in self.appended.items():
             if base + 2 <= self.log.flushed:
@@ -99,7 +110,8 @@ def scenario(life: Life) -> None:
     life.append(3, 300, 300)
     life.broker.directory.checkpoint()
     life.settle()
-    life.broker.directory.close()
+    life.append(3, 20)
+    life.stop()
     life.open()
     life.append(4, 10, 200)
     life.truncate_to(16)

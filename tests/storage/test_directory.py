@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from uuid import UUID
 
 import pytest
@@ -321,6 +322,30 @@ def test_a_clean_stop_checks_nothing(disk: MemoryDisk, caplog: pytest.LogCapture
     opened(disk).directory.log(TP, TOPIC_ID, config())
 
     assert [] == caplog.messages
+
+
+def test_a_stop_in_the_middle_of_a_checkpoint_is_not_clean(disk: MemoryDisk) -> None:
+    broker = with_records(disk)
+    broker.directory.checkpoint()  # its thread does not run any more
+    broker.directory.close()
+
+    again = opened(disk)
+    assert not again.directory._clean
+    log = again.directory.log(TP, TOPIC_ID, config())
+    assert [(0, 0)] == log.epochs.pairs
+
+
+def test_a_disk_that_fails_while_logs_are_saved_leaves_no_clean_mark(disk: MemoryDisk) -> None:
+    broker = with_records(disk)
+    disk.fail = lambda what, path: errno.EIO if what == "sync" and path.endswith(".tmp") else None
+    saved: list[bool] = []
+    broker.directory.save(lambda: saved.append(True))
+    broker.settle()
+    broker.directory.close()
+
+    assert [True] == saved
+    assert broker.directory.failed is not None
+    assert not disk.exists("/data/.kafka_cleanshutdown")
 
 
 def test_a_partition_that_was_not_checked_keeps_the_stop_from_counting_as_clean(disk: MemoryDisk) -> None:
