@@ -72,7 +72,7 @@ class Cleaner:
         self._settings = settings
         self._clock = clock
         self._threads = threads
-        self._in_process = in_process  # rounds run in processes of their own, where one can be started
+        self._in_process = in_process  # rounds run in processes of their own
         self._timer: Timer | None = None
         self._backoff_ms = 0  # as the timer was set
         self._rounds: dict[Partition, _Cleaning] = {}

@@ -85,8 +85,10 @@ class ProcessRound:
             self._reap(self._process)
 
     def _start(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "kbroker.storage.cleaning_process"]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        # a session of its own: Ctrl-C is for the broker
+        process = subprocess.Popen(
+            command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        )
         assert process.stdin is not None
         try:
             process.stdin.write(self._task)
@@ -106,6 +108,17 @@ class ProcessRound:
         except BrokenPipeError:
             pass
         return process.wait()
+
+
+def command() -> list[str]:
+    """What starts the process. It imports from where this one does: `-m` would add the working directory before that."""
+    code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main; main()"
+    return [
+        sys.executable,
+        "-c",
+        code,
+        "kbroker compaction",
+    ]  # the last one is for whoever looks at processes
 
 
 def main() -> None:
@@ -144,7 +157,3 @@ def _end_with_the_broker() -> NoReturn:
     while os.read(0, 1):
         pass
     os._exit(0)  # the other thread may be anywhere: what it made is removed by the next start
-
-
-if __name__ == "__main__":
-    main()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import msgspec
@@ -13,7 +12,7 @@ import pytest
 
 from kbroker.protocol.records import RecordBatch, build_batch, record
 from kbroker.storage.cleaning import Cleaned, Finished, Job, Stopped, Uncleanable
-from kbroker.storage.cleaning_process import ProcessRound, Task
+from kbroker.storage.cleaning_process import ProcessRound, Task, command
 from kbroker.storage.disk import RealDisk
 from kbroker.storage.log import PartitionLog
 from kbroker.storage.rounds import Pacer, ThreadRound
@@ -116,8 +115,7 @@ def test_a_stop_before_it_begins_starts_nothing(broker):
 def test_it_ends_with_the_broker(broker):
     """Whoever holds the other end of its stdin is gone: nobody wants what it makes."""
     task = msgspec.json.encode(Task(job(filled(broker)), 1.0)) + b"\n"
-    command = [sys.executable, "-m", "kbroker.storage.cleaning_process"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as running:
+    with subprocess.Popen(command(), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as running:
         assert running.stdin is not None
         running.stdin.write(task)
         running.stdin.close()
