@@ -100,10 +100,13 @@ def java_application(
 
 
 class Looker:
-    """What a topic holds and a group has committed, read byte by byte: no group of ours gets in the way."""
+    """What a topic holds and a group has committed, read byte by byte: no group of ours gets in the way.
+
+    Each look is a connection of its own, so that the broker may be started anew in between; OSError while it is not there.
+    """
 
     def __init__(self, peer: Peer) -> None:
-        self._client = RawClient(address_of(peer.plain.servers))
+        self._address = address_of(peer.plain.servers)
 
     def values(self, topic: str, partition: int = 0) -> list[bytes | None]:
         """Every value in a partition, in order; nothing where the topic is not there yet."""
@@ -113,28 +116,26 @@ class Looker:
         """Key and value of every record, in order, those of compacted or transactional logs too."""
         found: list[tuple[bytes | None, bytes | None]] = []
         offset = 0
-        while True:
-            answer = self._client.ask(fetch_request(topic, offset, partition=partition), 12)
-            data = answer.responses[0].partitions[0]
-            if data.error_code or not data.records:
-                return found
-            for batch in split_batches(memoryview(bytearray(data.records)), cut_tail=True):
-                if not batch.is_control:
-                    found += [(record.key, record.value) for record in decode_records(batch)]
-                offset = batch.next_offset
+        with RawClient(self._address) as client:
+            while True:
+                answer = client.ask(fetch_request(topic, offset, partition=partition), 12)
+                data = answer.responses[0].partitions[0]
+                if data.error_code or not data.records:
+                    return found
+                for batch in split_batches(memoryview(bytearray(data.records)), cut_tail=True):
+                    if not batch.is_control:
+                        found += [(record.key, record.value) for record in decode_records(batch)]
+                    offset = batch.next_offset
 
     def committed(self, group: str, topic: str, partitions: int) -> list[int]:
         """A group's offsets by partition, -1 where it has none."""
         wanted = OffsetFetchRequestTopics(name=topic, partition_indexes=list(range(partitions)))
         asked = OffsetFetchRequest(groups=[OffsetFetchRequestGroup(group_id=group, topics=[wanted])])
-        [told] = self._client.ask(asked, 8).groups
+        with RawClient(self._address) as client:
+            [told] = client.ask(asked, 8).groups
         if told.error_code:
             return [-1] * partitions
         return [
             each.committed_offset
             for each in sorted(told.topics[0].partitions, key=lambda each: each.partition_index)
         ]
-
-    def close(self) -> None:
-        """End the connection."""
-        self._client.close()

@@ -77,9 +77,9 @@ class Spec:
     can: frozenset[str] = EVERYTHING
     codecs: tuple[str, ...] = ALL_CODECS
     cannot_read: tuple[str, ...] = ()  # codecs in the framing that some other clients use
-    versions: Mapping[str, set[int]] = field(
-        default_factory=dict
-    )  # what it negotiates with us and with Kafka 4.3
+    # what it negotiates with us and with Kafka 4.3
+    versions: Mapping[str, set[int]] = field(default_factory=dict)
+    group_versions: Mapping[str, set[int]] = field(default_factory=dict)
 
 
 def _python(script: str, module: str, package: str) -> Callable[[], list[str]]:
@@ -184,6 +184,20 @@ def built(name: str, sources: list[Path], command: Callable[[Path], list[str]], 
     return folder
 
 
+def _group_versions(
+    commit: int, fetch: int, find: int, join: int, beat: int, leave: int, sync: int
+) -> dict[str, set[int]]:
+    return {
+        "OffsetCommit": {commit},
+        "OffsetFetch": {fetch},
+        "FindCoordinator": {find},
+        "JoinGroup": {join},
+        "Heartbeat": {beat},
+        "LeaveGroup": {leave},
+        "SyncGroup": {sync},
+    }
+
+
 CLIENTS = {
     "kcat": Spec(
         _kcat,
@@ -194,37 +208,44 @@ CLIENTS = {
             }
         ),
         versions={"Produce": {7}, "Fetch": {11}, "Metadata": {4}},
+        group_versions=_group_versions(7, 7, 2, 5, 3, 1, 3),
     ),
     "kafka-python": Spec(
         _python("kafka_python_driver.py", "kafka", "kafka-python python-snappy lz4 zstandard"),
         can=EVERYTHING - {"null headers"} | RESTART | GROUPS - {"many members"},
         versions={"Produce": {9}, "Fetch": {12}, "Metadata": {13}},
+        group_versions=_group_versions(8, 8, 6, 7, 4, 5, 5),
     ),
     "confluent": Spec(
         _python("confluent_driver.py", "confluent_kafka", "confluent-kafka"),
         can=EVERYTHING | RESTART | GROUPS - {"delete offsets"},
         versions={"Produce": {10}, "Fetch": {16}, "Metadata": {13}},
+        group_versions=_group_versions(9, 9, 2, 5, 3, 1, 3),
     ),
     "aiokafka": Spec(
         _python("aiokafka_driver.py", "aiokafka", "aiokafka cramjam"),
         can=EVERYTHING
         | GROUPS - {"fenced", "cooperative", "delete groups", "alter offsets", "delete offsets"},
         versions={"Produce": {7}, "Fetch": {11}, "Metadata": {5}},
+        group_versions=_group_versions(3, 3, 1, 5, 1, 1, 3),
     ),
     "java": Spec(
         _java,
         can=EVERYTHING | RESTART | GROUPS,
         versions={"Produce": {13}, "Fetch": {18}, "Metadata": {13}},
+        group_versions=_group_versions(9, 9, 6, 9, 4, 5, 5),
     ),
     "franz-go": Spec(
         _go("franz-go"),
         can=EVERYTHING | RESTART | GROUPS,
         versions={"Produce": {13}, "Fetch": {18}, "Metadata": {13}},
+        group_versions=_group_versions(10, 10, 6, 9, 4, 5, 5),
     ),
     "sarama": Spec(
         _go("sarama"),
         can=EVERYTHING | GROUPS - {"cooperative"},
         versions={"Produce": {10}, "Fetch": {12}, "Metadata": {11}},
+        group_versions=_group_versions(8, 8, 3, 8, 4, 5, 5),
     ),
     "kafka-go": Spec(
         _go("kafka-go"),
@@ -232,6 +253,7 @@ CLIENTS = {
         - {"delete_records", "idempotent", "tiny", "null headers", "tells null", "out of range"}
         | GROUPS - {"commit metadata", "static members", "fenced", "cooperative", "revoked"},
         versions={"Produce": {8}, "Fetch": {10}, "Metadata": {6, 8}},
+        group_versions=_group_versions(2, 1, 0, 2, 0, 0, 0),
     ),
     "kafkajs": Spec(
         _node("kafkajs_driver.js"),
@@ -247,14 +269,18 @@ CLIENTS = {
         },
         codecs=("none", "gzip", "snappy"),
         versions={"Produce": {7}, "Metadata": {6}},
+        group_versions=_group_versions(5, 4, 2, 5, 3, 3, 3),
     ),
     "platformatic": Spec(
         _node("platformatic_driver.js"),
         can=EVERYTHING - {"tiny"} | GROUPS - {"commit metadata", "static members", "cooperative", "revoked"},
         cannot_read=("snappy",),  # framed as Java does it; it reads and writes raw blocks
         versions={"Produce": {11}, "Fetch": {17}, "Metadata": {12}},
+        group_versions=_group_versions(9, 9, 6, 9, 4, 5, 5),
     ),
-    "console": Spec(_console, can=frozenset({"groups"}), codecs=()),
+    "console": Spec(
+        _console, can=frozenset({"groups"}), codecs=(), group_versions=_group_versions(9, 9, 6, 9, 4, 5, 5)
+    ),
 }
 
 

@@ -1,13 +1,13 @@
 """Applications in consumer groups, each with one client of the languages people use: they copy a topic, two at a time.
 
-Everything is copied at least once while a second process joins, the first is killed, and the last is asked to end; what
-was copied is committed.
+Everything is copied at least once while a second process joins, the first is killed, the broker is killed and started
+again, and the last is asked to end; what was copied is committed.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -61,17 +61,10 @@ def command(request: pytest.FixtureRequest) -> list[str]:
     return COMMANDS[request.param]()
 
 
-@pytest.fixture
-def looker(peer: Peer) -> Iterator[Looker]:
-    made = Looker(peer)
-    yield made
-    made.close()
-
-
 def test_a_topic_is_copied_while_its_copiers_come_and_go(
-    command: list[str], peer: Peer, helper: Client, topic: str, looker: Looker, tmp_path: Path
+    command: list[str], peer: Peer, helper: Client, topic: str, tmp_path: Path
 ) -> None:
-    at, group = peer.plain, f"{topic}-group"
+    at, group, looker = peer.plain, f"{topic}-group", Looker(peer)
     source, target = f"{topic}-source", f"{topic}-target"
     helper.create(at, source, partitions=PARTITIONS)
     helper.create(at, target)
@@ -105,10 +98,14 @@ def test_a_topic_is_copied_while_its_copiers_come_and_go(
         first.kill()
         write("three")
         second.until("the other goes on alone", missing, 0)
+        peer.kill()
+        peer.start()
+        write("four")
+        second.until("it goes on after the broker's crash", missing, 0)
         assert 0 == second.end()
     finally:
         for each in (first, second):
             if each is not None:
                 each.kill()
 
-    assert [3 * EACH] * PARTITIONS == looker.committed(group, source, PARTITIONS)
+    assert [4 * EACH] * PARTITIONS == looker.committed(group, source, PARTITIONS)

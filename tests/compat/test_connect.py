@@ -184,9 +184,5 @@ def test_a_distributed_worker_keeps_all_it_knows_in_its_compacted_topics(
     second.until("none is left", lambda: asked(rest, "/connectors"), [])
     assert 143 == second.end() % 256
 
-    looker = Looker(peer)
-    try:
-        configs = {key for key, _ in looker.records(internal["config"])}
-    finally:
-        looker.close()
+    configs = {key for key, _ in Looker(peer).records(internal["config"])}
     assert {f"connector-{name}".encode() for name in files.connectors} <= configs

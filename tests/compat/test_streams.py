@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,18 +23,11 @@ def classes() -> Path:
     return registry.java_classes("streams", [PROGRAMS / "WordCount.java"])
 
 
-@pytest.fixture
-def looker(peer: Peer) -> Iterator[Looker]:
-    made = Looker(peer)
-    yield made
-    made.close()
-
-
 def test_words_are_counted_while_instances_come_are_ended_and_are_killed(
-    peer: Peer, helper: Client, topic: str, looker: Looker, classes: Path, tmp_path: Path
+    peer: Peer, helper: Client, topic: str, classes: Path, tmp_path: Path
 ) -> None:
     """While they come and are ended every word is counted once; after a kill at least once, nothing is left out."""
-    at = peer.plain
+    at, looker = peer.plain, Looker(peer)
     lines, counts = f"{topic}-lines", f"{topic}-counts"
     application = f"{topic}-app"
     for name in (lines, counts):

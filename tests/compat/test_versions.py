@@ -4,10 +4,20 @@ from __future__ import annotations
 
 from tests.compat import registry
 from tests.compat.driver import Client
+from tests.compat.group import Member, places, until, write
 from tests.compat.scenario import each_client, sample
 from tests.support.peers import Peer
 
 KEYS = {"Produce": 0, "Fetch": 1, "Metadata": 3}
+GROUP_KEYS = {
+    "OffsetCommit": 8,
+    "OffsetFetch": 9,
+    "FindCoordinator": 10,
+    "JoinGroup": 11,
+    "Heartbeat": 12,
+    "LeaveGroup": 13,
+    "SyncGroup": 14,
+}
 
 
 @each_client("recorded")
@@ -30,3 +40,23 @@ def test_a_client_negotiates_its_newest_versions(
         for name in expected
     }
     assert expected == used
+
+
+@each_client("groups")
+def test_a_member_negotiates_its_newest_versions(
+    client: Client, helper: Client, peer: Peer, topic: str
+) -> None:
+    helper.create(peer.plain, topic)
+    write(helper, peer.plain, topic, 1, 3)
+    mark = peer.proxy.mark()
+
+    member = Member(client, peer.recorded, topic, topic)
+    until("all is read", member.places, places(1, 0, 3), member)
+    peer.proxy.wait_for(lambda request: request.api_key == GROUP_KEYS["Heartbeat"], mark=mark)
+    member.leave()
+
+    used = {
+        name: {request.version for request in peer.proxy.since(mark) if request.api_key == key}
+        for name, key in GROUP_KEYS.items()
+    }
+    assert registry.CLIENTS[client.name].group_versions == used

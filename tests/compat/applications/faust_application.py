@@ -19,7 +19,6 @@ app = faust.App(
     broker=f"kafka://{servers}",
     store="memory://",
     datadir=folder,
-    web_enabled=False,
     consumer_auto_offset_reset="earliest",
     # the shortest session that brokers allow: another takes over soon when one of us is killed
     broker_session_timeout=6.0,
@@ -39,5 +38,5 @@ async def copy(stream: Any) -> None:
 
 
 if __name__ == "__main__":
-    sys.argv[1:] = ["worker", "--loglevel=info"]
+    sys.argv[1:] = ["worker", "--without-web", "--loglevel=info"]
     app.main()

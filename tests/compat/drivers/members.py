@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -63,7 +64,9 @@ class Member(threading.Thread):
             try:
                 self.records += self.poll()
             except BaseException as error:
-                if not self.passing(error):
+                if self.passing(error):
+                    print(f"{self.name}: {error!r}", file=sys.stderr)
+                else:
                     self._fail(error)
 
     def _fail(self, error: BaseException) -> None:

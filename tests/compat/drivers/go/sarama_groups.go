@@ -36,6 +36,7 @@ func (s saramaClient) Join(ask *Ask) (Member, error) {
 	config.Consumer.Offsets.AutoCommit.Interval = 200 * time.Millisecond
 	config.Consumer.Return.Errors = true
 	config.Metadata.RefreshFrequency = 2 * time.Second
+	config.Metadata.Retry.Max = 200 // a quarter of a second each: a broker may restart
 	if ask.InstanceID != nil {
 		config.Consumer.Group.InstanceId = *ask.InstanceID
 	}

@@ -10,7 +10,7 @@ module.exports = (library, common, withAdmin, codeOf) => {
     const { Consumer } = await library
     const consumer = new Consumer({
       ...common(ask),
-      retries: 100, // a broker that restarts
+      retries: true, // a broker may restart: for ever
       groupId: ask.group,
       groupInstanceId: ask.instance_id ?? undefined,
       sessionTimeout: ask.session_ms,

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -28,7 +29,7 @@ func runFranz(ctx context.Context, app application) error {
 			return nil
 		}
 		if err := fetches.Err(); err != nil {
-			return err
+			fmt.Println("fetch:", err) // the client goes on by itself
 		}
 		var copies []*kgo.Record
 		fetches.EachRecord(func(record *kgo.Record) {
@@ -38,7 +39,7 @@ func runFranz(ctx context.Context, app application) error {
 			return err
 		}
 		if err := client.CommitUncommittedOffsets(context.Background()); err != nil {
-			return err
+			fmt.Println("commit:", err) // the next one commits these too
 		}
 		client.AllowRebalance()
 	}

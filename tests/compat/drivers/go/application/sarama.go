@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"time"
 
@@ -56,7 +57,8 @@ func runSarama(ctx context.Context, app application) error {
 	}
 	for ctx.Err() == nil { // Consume ends with each rebalance
 		if err := group.Consume(ctx, []string{app.source}, copier{app.target, producer}); err != nil && ctx.Err() == nil {
-			return err
+			fmt.Println("consume:", err) // the broker may come back
+			time.Sleep(heartbeat)
 		}
 	}
 	return group.Close()
