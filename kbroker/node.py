@@ -335,7 +335,7 @@ class Node:
         self._follow_quotas()
 
     async def _open_partitions(self, stored: dict[TopicPartition, UUID]) -> None:
-        """Recover what is stored; a folder whose topic the cluster does not know any more is removed.
+        """Recover what is stored; what a deletion left is removed, a folder of no topic that the cluster knew put aside.
 
         In slices, so that a start that takes long says how far it is, and can be ended.
         """
@@ -347,9 +347,11 @@ class Node:
                 await progress.at(number)
                 for size in self.partitions.opening(tp.topic, tp.partition):
                     await progress.at(number, size)
-            else:
+            elif topic_id in self.cluster.state.deleted:
                 log.info("folder of a deleted topic removed", partition=str(tp))
                 self.directory.delete(tp)
+            else:
+                self.directory.put_aside(tp, "no topic of the cluster has its id")
 
     async def _register(self) -> None:
         """Join the cluster: everything led here gets a new leader epoch, above any that its log holds."""

@@ -30,6 +30,7 @@ from kbroker.net.buffers import OWN_LIMIT_MIN
 from kbroker.net.loop import LoopClock
 from kbroker.node import Node
 from kbroker.replication.partition import COMMITTED
+from kbroker.storage.checkpoints import partition_metadata
 from kbroker.turn import Turn
 from tests.support.memory_disk import MemoryDisk
 from tests.support.storage import Broker, batch, config, region_bytes
@@ -380,6 +381,25 @@ async def test_the_folder_of_a_deleted_topic_is_removed_at_the_start(lives, disk
     await create(node, "orders", topic_id=UUID(int=0x80))
     await produce(node, "orders", b"new")
     assert b"old" not in data(node, "orders")
+
+
+async def test_a_folder_that_somebody_copied_under_a_topics_name_is_put_aside_at_the_start(lives, disk):
+    first = lives()
+    node = await first.start()
+    await create(node, "orders")
+    await produce(node, "orders", b"kept")
+    await first.stop()
+    disk.rename("/data/orders-0", "/data/copy-0")
+    foreign_id = UUID(int=0x99)
+    disk.open("/data/copy-0/partition.metadata").truncate(0)
+    disk.open("/data/copy-0/partition.metadata").append([partition_metadata(foreign_id)])
+
+    second = lives()
+    await second.start()
+    await second.stop()
+    assert "copy-0" not in disk.list("/data")
+    [name] = [name for name in disk.list("/data") if name.startswith("copy-0.") and name.endswith("-stray")]
+    assert b"kept" in disk.read(f"/data/{name}/00000000000000000000.log")
 
 
 # -- starts that fail

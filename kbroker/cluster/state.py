@@ -20,6 +20,9 @@ from kbroker.errors import ErrorCode, KafkaError
 from kbroker.model import NO_BROKER, BrokerId, Endpoint, LeaderEpoch
 
 SNAPSHOT_VERSION = 1
+# Deleted topics that are remembered, so that a folder which a crash left of one is removed at the next start. Folders of
+# older ones are put aside, as those that nobody knows.
+DELETED_MAX = 10_000
 
 
 class PartitionState:
@@ -125,6 +128,7 @@ class ClusterState:
         self.brokers: dict[int, Broker] = {}
         self.topics: dict[str, Topic] = {}
         self.topics_by_id: dict[UUID, Topic] = {}
+        self.deleted: dict[UUID, None] = {}  # topics that were, the newest DELETED_MAX: their folders may go
         self.configs: dict[
             tuple[int, str], dict[str, str]
         ] = {}  # (resource type, name) -> overrides, none empty
@@ -288,6 +292,9 @@ class ClusterState:
         del self.topics[topic.name]
         self._forget_collision(topic.name)
         self.configs.pop((ResourceType.TOPIC, topic.name), None)
+        self.deleted[topic.id] = None
+        if len(self.deleted) > DELETED_MAX:
+            del self.deleted[next(iter(self.deleted))]
         change.topics_deleted.append(topic)
         return topic
 
@@ -366,6 +373,7 @@ class ClusterState:
                     ((entity, dict(sorted(of.items()))) for entity, of in self.quotas.items()),
                     key=lambda item: [(type, name or "") for type, name in item[0]],  # no name is empty
                 ),
+                list(self.deleted),
             )
         )
 
@@ -386,6 +394,7 @@ class ClusterState:
         state.next_producer_id = saved.next_producer_id
         state.next_broker_epoch = saved.next_broker_epoch
         state.quotas = dict(saved.quotas)
+        state.deleted = dict.fromkeys(saved.deleted)
         return state
 
     def _partition(self, row: _Row) -> PartitionState:
@@ -424,6 +433,7 @@ class _Snapshot(msgspec.Struct, array_like=True):
     next_producer_id: int
     next_broker_epoch: int
     quotas: list[tuple[c.QuotaEntity, dict[str, float]]] = []
+    deleted: list[UUID] = []
 
 
 _encoder = msgspec.msgpack.Encoder(uuid_format="bytes")

@@ -103,6 +103,7 @@ class LogDirectory:
         self._rewrite = False
         self._unchecked = opening.Unchecked(path, clock)
         self._lost: set[TopicPartition] = set()  # they had records, their folders are gone
+        self._doomed: set[TopicPartition] = set()  # deleted, and their folders could not be renamed
 
     @property
     def unchecked(self) -> bool:
@@ -186,7 +187,7 @@ class LogDirectory:
     def log(self, tp: TopicPartition, topic_id: UUID, config: TopicConfig) -> PartitionLog:
         """The log of a partition: opened, recovering what must be, or a new one whose folder follows its first write.
 
-        A folder of another topic id is put aside for deletion, never served.
+        A folder of another topic id is put aside, or removed if it should have been before; it is never served.
         """
         return whole(self.opening(tp, topic_id, config))
 
@@ -203,7 +204,7 @@ class LogDirectory:
             if found_id == topic_id:
                 yield from self._open_log(opened)
             else:
-                self._put_aside(tp, found_id)
+                self._clear(tp, found_id)
         if tp in self._lost:
             # Offsets are not given to other records: a consumer's position stays what it was.
             self._lost.discard(tp)
@@ -239,23 +240,37 @@ class LogDirectory:
         else:  # a crash right after the folder was made anew
             opening.begin_at(opened, reached)
 
-    def _put_aside(self, tp: TopicPartition, found_id: UUID | None) -> None:
+    def _clear(self, tp: TopicPartition, found_id: UUID | None) -> None:
         """Get a folder that is not this topic's out of the way."""
-        if found_id is not None:
+        if tp in self._doomed:
             log.warning("folder of a deleted topic removed", partition=str(tp), topic_id=str(found_id))
             self.points.forget(tp)
             self._delete_folder(tp)
-            return
-        folder = f"{self.path}/{tp}"
-        if not any(
-            self.disk.size(f"{folder}/{name}") for name in self.disk.list(folder) if name.endswith(".log")
-        ):
+        elif found_id is None and not self._has_bytes(tp):
             self._delete_folder(tp)  # a crash just after it was made: nobody misses it
-            return
-        # Its metadata was lost, or nothing in it was ever flushed: data of unknown origin is kept, and not served.
-        name = f"{tp}.{new_uuid(self.random).hex}-stray"
-        log.warning("folder without partition.metadata put aside", partition=str(tp), folder=name)
-        self.disk.rename(folder, f"{self.path}/{name}")
+        elif found_id is None:  # its metadata was lost, or nothing in it was ever flushed
+            self._rename_aside(tp, "it has no partition.metadata")
+        else:
+            self.put_aside(tp, f"its topic id is {found_id}")
+
+    def _has_bytes(self, tp: TopicPartition) -> bool:
+        folder = f"{self.path}/{tp}"
+        return any(
+            self.disk.size(f"{folder}/{name}") for name in self.disk.list(folder) if name.endswith(".log")
+        )
+
+    def put_aside(self, tp: TopicPartition, why: str) -> None:
+        """Rename a folder that is no partition's as Kafka does: data of unknown origin is kept, and not served."""
+        self._rename_aside(tp, why)
+        self.points.forget(tp)
+        self.cleaned.forget(tp)
+        self.points.name_no_deleted()  # who is named and has no folder is taken for lost
+        self._unchecked.done(tp)
+
+    def _rename_aside(self, tp: TopicPartition, why: str) -> None:
+        name = self._name_beside(tp, "-stray")
+        log.warning("folder put aside", partition=str(tp), why=why, folder=name)
+        self.disk.rename(f"{self.path}/{tp}", f"{self.path}/{name}")
 
     def checkpoint(self, watermarks: Mapping[TopicPartition, int] | None = None) -> None:
         """Save how far each log is flushed (and the high watermarks, as hints), in threads. Call it now and then."""
@@ -331,15 +346,20 @@ class LogDirectory:
         self._unchecked.done(tp)
         self._lost.discard(tp)
         if self.disk.exists(f"{self.path}/{tp}"):
+            self._doomed.add(tp)
             self._delete_folder(tp, delay_ms, gone)
 
     def _delete_folder(self, tp: TopicPartition, delay_ms: int = 0, gone: PartitionLog | None = None) -> None:
-        suffix = f".{new_uuid(self.random).hex}-delete"
-        name = f"{tp.topic[: _NAME_MAX - len(suffix) - len(str(tp.partition)) - 1]}-{tp.partition}{suffix}"
+        name = self._name_beside(tp, "-delete")
         self.disk.rename(f"{self.path}/{tp}", f"{self.path}/{name}")
+        self._doomed.discard(tp)
         if gone is not None:
             gone.moved(f"{self.path}/{name}")
         self.clock.call_at(self.clock.monotonic() + delay_ms / 1000, partial(self._remove_folder, name, gone))
+
+    def _name_beside(self, tp: TopicPartition, kind: str) -> str:
+        suffix = f".{new_uuid(self.random).hex}{kind}"
+        return f"{tp.topic[: _NAME_MAX - len(suffix) - len(str(tp.partition)) - 1]}-{tp.partition}{suffix}"
 
     def _remove_folder(self, name: str, gone: PartitionLog | None = None) -> None:
         if gone is not None:

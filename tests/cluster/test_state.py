@@ -284,6 +284,26 @@ def test_a_snapshot_from_before_there_were_quotas_has_none():
     assert {} == ClusterState.restore(older).quotas
 
 
+def test_a_snapshot_from_before_deleted_topics_were_remembered_has_none():
+    fields = msgspec.msgpack.decode(state_after(quota(ANNE, producer_byte_rate=1.0)).snapshot())
+
+    older = msgspec.msgpack.encode(fields[:8])
+
+    assert {} == ClusterState.restore(older).deleted
+
+
+def test_the_newest_deleted_topics_are_remembered(monkeypatch):
+    monkeypatch.setattr("kbroker.cluster.state.DELETED_MAX", 2)
+    state = ClusterState()
+    for number in range(4):
+        state.apply(c.CreateTopics([new(f"t{number}", number=number + 1)]))
+    for number in range(3):
+        state.apply(c.DeleteTopics([topic_id(number + 1)]))
+
+    assert [topic_id(2), topic_id(3)] == list(state.deleted)
+    assert [topic_id(2), topic_id(3)] == list(ClusterState.restore(state.snapshot()).deleted)
+
+
 def test_producer_id_blocks_never_overlap():
     state = ClusterState()
 

@@ -204,6 +204,24 @@ def test_a_folder_of_another_topic_id_is_not_served(disk: MemoryDisk) -> None:
     assert 0 == log.append(batch(b"new"), 0)
     broker.settle()
     assert UUID(int=99) == Broker(disk_without_locks(disk)).directory.open(0, None).partitions[TP]
+    (name,) = [name for name in disk.list("/data") if name.endswith("-stray")]
+    assert disk.size(f"/data/{name}/00000000000000000000.log") > 0
+
+
+def test_a_folder_that_could_not_be_removed_with_its_topic_is_when_another_takes_the_name(
+    disk: MemoryDisk,
+) -> None:
+    broker = with_records(disk)
+    disk.fail = lambda what, path: errno.EIO if what == "rename" and "-delete" in path else None
+    with pytest.raises(OSError, match="rename"):
+        broker.directory.delete(TP)
+    disk.fail = None
+
+    assert 0 == broker.directory.log(TP, UUID(int=99), config()).end
+    broker.clock.advance(100_000)
+    broker.settle()
+
+    assert [] == [name for name in disk.list("/data") if name.endswith(("-stray", "-delete"))]
 
 
 def test_a_folder_that_lost_its_metadata_is_put_aside_not_removed(disk: MemoryDisk) -> None:
