@@ -373,7 +373,7 @@ class Partition:
         return self.high_watermark
 
     def watch(self, watcher: Watcher) -> None:
-        """Tell `watcher` once, when the watermark, the log's start or the role moves next."""
+        """Tell `watcher` once, when the watermark, the log's start or the role moves next, or the end is taken back."""
         if self._watchers is None:
             self._watchers = {}
         self._watchers[watcher] = None
@@ -418,6 +418,7 @@ class Partition:
         self._end_term(ErrorCode.KAFKA_STORAGE_ERROR)
         self._take_out(lambda entry: entry[0] > end, ErrorCode.KAFKA_STORAGE_ERROR)
         self.log_moved()
+        self._tell_watchers()
 
     def settle(self) -> None:
         """Raise the watermark and call whom that frees. The only place where a watermark rises."""

@@ -3,7 +3,8 @@
 Knows records as bytes, and nothing of what they mean: that is its `Machine`'s. A change counts, and is told to the
 machine, when it is committed and in the order of the log, so a write that fails leaves nothing to take back: what is in
 memory is what a restart reads. One that outlives its time is answered REQUEST_TIMED_OUT and still counts if it is
-committed later. Only where a part of a change got into the log and another did not is the log read anew.
+committed later. The log is read anew where a part of a change got into it and another did not, and where a change fails
+whose end was told before (REQUEST_TIMED_OUT): whoever asked may have gone on as if it counted.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ class Shard:
         self._loading: Loading | None = None
         self._began = 0.0
         self._waiting: list[Change] = []  # for the end of this turn
+        self._writing: list[Change] = []  # taken from there, by the `write_out` that runs now
         self._asked = False
         self._sent: deque[Sent] = deque()
         self._timer: Timer | None = None
@@ -104,9 +106,11 @@ class Shard:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        waiting, self._waiting = self._waiting, []
+        waiting = self._writing + self._waiting
+        self._writing, self._waiting = [], []
         for sent in self._sent:
             waiting += sent.changes
+            sent.changes, sent.parts = [], []  # it is still on its way, and nobody's any more
         self._sent.clear()
         for change in waiting:
             change.answer(error)
@@ -161,9 +165,12 @@ class Shard:
     def write_out(self) -> None:
         """Turn's end: what was asked for in it becomes one batch, or as many as its size demands."""
         self._asked = False
-        waiting, self._waiting = self._waiting, []
-        if not waiting:
-            return
+        self._writing, self._waiting = self._waiting, []
+        if self._writing:
+            self._write(self._writing)
+            self._writing = []
+
+    def _write(self, waiting: list[Change]) -> None:
         config = self.partition.config
         room = min(config.max_message_bytes, config.segment_bytes) - HEADER_BYTES
         records: list[Record] = []
@@ -200,6 +207,8 @@ class Shard:
         self._reload()
 
     def _send(self, records: list[Record], changes: list[Change], parts: list[Change]) -> None:
+        if self.state is not State.SERVING:
+            return  # a batch before broke it off: all are answered
         now = self._clock.monotonic()
         sent = Sent(self, changes, parts, now + self._timeout_ms() * 0.001)
         if not records:
@@ -239,7 +248,7 @@ class Shard:
                 except Exception as raised:  # a door: the others count too
                     log.exception("a change was not taken over", raised, partition=str(self.tp))
                     in_doubt = True
-            elif change.in_log or not error:
+            elif change.in_log or not error or change.answered:
                 in_doubt = True
             change.answer(why)
         if in_doubt:

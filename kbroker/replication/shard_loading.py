@@ -121,7 +121,7 @@ class Loading:
         self._partition.unwatch(self)
 
     def partition_moved(self) -> None:
-        """The watermark rose: what was not committed before is, by now."""
+        """The watermark rose, or the end was taken back: what was not committed before is by now, or never will be."""
         if not self._stopped:
             self._go_on()
 
@@ -134,6 +134,7 @@ class Loading:
             return self._floor.leave()
         partition = self._partition
         self._at = max(self._at, partition.log.start)
+        self._until = min(self._until, partition.log.end)  # a failed write may have taken the end back
         try:
             region = None
             if self._at < self._until:

@@ -9,6 +9,7 @@ import pytest
 from kbroker.errors import ErrorCode
 from kbroker.protocol import compression
 from kbroker.protocol.records import Record, RecordBatch, build_batch, record
+from kbroker.replication import shard
 from kbroker.replication.shard import Shard, State
 from kbroker.replication.shard_loading import SLICE_RECORDS
 from kbroker.replication.shard_records import build
@@ -224,6 +225,39 @@ def test_a_slow_disk_is_answered_in_time_and_counts_later():
     assert ({"a": ErrorCode.REQUEST_TIMED_OUT}, {}) == (bench.answers, bench.table.rows)
     bench.settle()
     assert {b"k": b"1"} == bench.table.rows == bench.reread()
+
+
+def test_what_was_given_up_and_fails_after_all_is_read_anew():
+    """Whoever was told REQUEST_TIMED_OUT may have gone on as if it counted."""
+    bench = Bench()
+    bench.put("a", (b"k", b"1"))
+    bench.settle()
+    bench.table.story.clear()
+    bench.put("b", (b"k", None))
+    bench.stand.turn()
+    bench.stand.clock.advance(5_000)
+    bench.stand.disk.fail = lambda what, path: errno.EIO if what == "sync" else None
+    bench.settle()
+
+    assert ErrorCode.REQUEST_TIMED_OUT == bench.answers["b"]
+    assert ["reset", "finish", "loaded"] == bench.table.story
+    assert {b"k": b"1"} == bench.table.rows
+
+
+def test_whoever_is_being_written_when_it_breaks_is_answered(monkeypatch):
+    bench = Bench()
+    bench.put("a", (b"k", b"1"))
+    bench.put("b", (b"k", b"2"))
+
+    def broken(*args):
+        raise ValueError("a mistake of ours")
+
+    monkeypatch.setattr(shard, "build", broken)
+    bench.settle()
+    monkeypatch.undo()
+
+    assert dict.fromkeys("ab", ErrorCode.NOT_COORDINATOR) == bench.answers
+    assert (State.SERVING, {}) == (bench.shard.state, bench.table.rows)
 
 
 def test_each_has_its_own_time():
@@ -445,6 +479,26 @@ def test_it_waits_until_all_of_the_log_is_flushed():
     again.shard.load()
     assert State.LOADING is again.shard.state
 
+    again.settle()
+
+    assert State.SERVING is again.shard.state
+    assert {b"k": b"1"} == again.table.rows
+
+
+@pytest.mark.parametrize("fails", ["append", "sync"])
+def test_an_end_that_is_taken_back_is_not_waited_for(fails):
+    bench = Bench()
+    bench.put("a", (b"k", b"1"))
+    bench.settle()
+    bench.put("b", (b"k", b"2"))
+    bench.shard.write_out()
+    if fails == "sync":
+        bench.stand.turn()
+    again = Bench(bench.stand, load=False)
+    again.shard.load()
+    bench.stand.disk.fail = lambda what, path: errno.EIO if what == fails else None
+    again.settle()
+    again.stand.clock.advance(100)  # the file was cut under the first read
     again.settle()
 
     assert State.SERVING is again.shard.state
