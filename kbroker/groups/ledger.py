@@ -206,18 +206,17 @@ class Ledger:
             hosted = Hosted(self, self._alive(group_id, found.record), found.offsets, in_log=True)
             self.groups[group_id] = hosted
             self._arm(hosted)
-            stale = {
-                name
-                for name, topic_id in hosted.offsets.topics()
-                if name in self._deleted or is_other(topic_id, id_of(name))
-            }
+            stale = {name for name, topic_id in hosted.offsets.topics() if is_other(topic_id, id_of(name))}
             if stale:
                 self._stale.append((hosted, stale))
             yield
 
     def loaded(self) -> None:
         """From now on it can be written to."""
-        stale, self._stale, self._deleted = self._stale, [], set()
+        deleted, self._deleted = frozenset(self._deleted), set()
+        if deleted:
+            self.topics_deleted(deleted)
+        stale, self._stale = self._stale, []
         for hosted, names in stale:
             if not hosted.gone:
                 self._bury(hosted, hosted.where(names.__contains__))

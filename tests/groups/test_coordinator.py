@@ -11,6 +11,7 @@ from kbroker.cluster.names import GROUPS_TOPIC
 from kbroker.errors import ErrorCode
 from kbroker.groups.coordinator import spread
 from kbroker.groups.events import Beat, Beaten, Leave, Leaver, Left, Sync, Synced
+from kbroker.groups.ledger import Ledger
 from tests.support.groups import GroupHouse
 
 T = ("t", 0)
@@ -188,6 +189,29 @@ def test_a_deletion_that_a_crash_cut_short_is_done_at_the_next_start(house):
 
     assert {("u", 0): 6} == again.committed("g")
     assert {("u", 0): 6} == again.again().committed("g")
+
+
+@pytest.mark.parametrize("alive", [0, 7, 20])
+def test_a_topic_deleted_while_groups_come_to_life_is_forgotten_by_all(house, monkeypatch, alive):
+    house.create("t")
+    for number in range(20):
+        house.commit(f"g{number}", {T: 5})
+    again = house.again(start=False)
+    finish = Ledger.finish
+
+    def interrupted(ledger):
+        for number, step in enumerate(finish(ledger)):
+            if number == alive:
+                again.delete_topic("t")
+            yield step
+        if alive == 20:
+            again.delete_topic("t")
+
+    monkeypatch.setattr(Ledger, "finish", interrupted)
+    again.groups.start()
+    again.settle()
+
+    assert [{}] * 20 == [again.committed(f"g{number}") for number in range(20)]
 
 
 def test_offsets_of_a_topic_that_is_not_there_stay(house):
@@ -374,6 +398,19 @@ def test_a_group_that_comes_back_at_once_is_a_new_one(house):
     assert [{"g": ErrorCode.NONE}] == deleted
     assert {T: 7} == house.committed("g")
     assert {T: 7} == house.again().committed("g")
+
+
+def test_a_group_whose_deletion_was_given_up_and_fails_after_all_is_still_there(house):
+    house.commit("g", {T: 5})
+    deleted: list[dict[str, ErrorCode]] = []
+    house.groups.delete(["g"], deleted.append)
+    house.broker.turn.run()
+    house.clock.advance(5_000)
+    house.disk.fail = lambda what, path: errno.EIO if what == "sync" else None
+    house.settle()
+
+    assert [{"g": ErrorCode.COORDINATOR_NOT_AVAILABLE}] == deleted
+    assert {T: 5} == house.committed("g")
 
 
 def test_a_group_whose_deletion_fails_is_still_there(house):
