@@ -67,6 +67,23 @@ def test_offsets_go_with_their_topic(broker):
         assert {U: 7} == raw_groups.committed(raw, "simple")
 
 
+@pytest.mark.parametrize("end", [Broker.restart, Broker.kill])
+def test_a_topic_made_anew_has_no_offsets_though_its_predecessors_were_not_forgotten(broker, end):
+    """A crash or a full disk may come between a topic's deletion and the tombstones of its offsets."""
+    with raw_of(broker) as raw:
+        assert 0 == raw_groups.commit(raw, "simple", {T: 6, U: 7})
+        broker.call(lambda node: setattr(node.groups, "topics_deleted", lambda names: None))
+        broker.delete_topic("t")
+        broker.create_topic("t")
+        assert {U: 7} == raw_groups.committed(raw, "simple")
+
+    end(broker)
+    broker.start()
+
+    with raw_of(broker) as raw:
+        assert {U: 7} == raw_groups.committed(raw, "simple")
+
+
 def test_a_broker_without_groups_has_no_topic_for_them(broker):
     broker.restart()
 

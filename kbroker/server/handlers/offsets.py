@@ -19,6 +19,7 @@ from kbroker.protocol.messages.offsets import (
     OffsetDeleteResponsePartition,
     OffsetDeleteResponseTopic,
 )
+from kbroker.protocol.wire import ZERO_UUID
 from kbroker.server.handlers.pending import Pending
 from kbroker.server.rooms import Call, Later, Rooms
 
@@ -50,6 +51,8 @@ def handle_offset_commit(
     for asked in request.topics:
         topic = _topic_of(rooms.cluster.state, version, asked)
         count = 0 if topic is None else len(topic.partitions)
+        # Also where the client names the topic: one made anew must not get what its predecessor's consumers committed.
+        topic_id = ZERO_UUID if topic is None else topic.id.bytes
         answers = []
         for each in asked.partitions:
             index = each.partition_index
@@ -69,7 +72,7 @@ def handle_offset_commit(
                 metadata,
                 now_ms,
                 expire_ms,
-                asked.topic_id,
+                topic_id,
             )
             offsets.append((topic.name, index, offset))
         topics.append(OffsetCommitResponseTopic(name=asked.name, topic_id=asked.topic_id, partitions=answers))
