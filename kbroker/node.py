@@ -31,7 +31,7 @@ from kbroker.errors import StartError
 from kbroker.groups.coordinator import GroupCoordinator
 from kbroker.model import Endpoint, TopicPartition, uuid_text
 from kbroker.net.buffers import OWN_LIMIT_MIN, Budget, Buffers, own_limit
-from kbroker.net.loop import LoopClock, new_loop
+from kbroker.net.loop import LoopClock, SocketBuffers, new_loop
 from kbroker.net.threads import LoopThreads
 from kbroker.observe import logs
 from kbroker.replication.cleaner import Cleaner
@@ -237,9 +237,12 @@ class Node:
 
     def _bind(self) -> list[tuple[Endpoint, list[Any]]]:
         bound: list[tuple[Endpoint, list[Any]]] = []
+        buffers = SocketBuffers(
+            self.settings.socket_send_buffer_bytes, self.settings.socket_receive_buffer_bytes
+        )
         try:
             for endpoint in self.settings.listeners:
-                sockets = bind_all(endpoint)
+                sockets = bind_all(endpoint, buffers)
                 port = sockets[0].getsockname()[1]
                 bound.append((Endpoint(endpoint.listener, endpoint.host, port, endpoint.protocol), sockets))
         except BaseException:

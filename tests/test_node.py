@@ -216,6 +216,23 @@ async def test_the_port_it_got_is_the_one_it_tells_where_the_configured_one_is_0
     ]
 
 
+async def test_connections_have_the_socket_buffers_that_were_asked_for(lives):
+    life = lives(socket_send_buffer_bytes="65536", socket_receive_buffer_bytes="32768")
+    await life.start()
+    [listening] = life.net.listening
+
+    with socket.create_connection(listening.getsockname()):
+        listening.setblocking(True)
+        accepted, _ = listening.accept()
+        with accepted:
+            sizes = [
+                accepted.getsockopt(socket.SOL_SOCKET, name) for name in (socket.SO_SNDBUF, socket.SO_RCVBUF)
+            ]
+
+    # Linux doubles what it is asked for, and tells that
+    assert sizes in ([65536, 32768], [2 * 65536, 2 * 32768])
+
+
 async def test_an_advertised_port_is_told_as_it_is_configured(lives):
     node = await lives(advertised_listeners="PLAINTEXT://broker.example:19092").start()
 

@@ -74,6 +74,14 @@ class BrokerOptions:
     socket_request_max_bytes: int = option(
         "socket.request.max.bytes", INT, 100 << 20, at_least=1, doc="Largest request that is read."
     )
+    socket_send_buffer_bytes: int = option(
+        "socket.send.buffer.bytes", INT, -1, at_least=-1,
+        doc="SO_SNDBUF of connections; -1: the system chooses, and lets it grow.",
+    )  # fmt: skip
+    socket_receive_buffer_bytes: int = option(
+        "socket.receive.buffer.bytes", INT, -1, at_least=-1,
+        doc="SO_RCVBUF of connections; -1: the system chooses, and lets it grow.",
+    )  # fmt: skip
     max_connections: int = option(
         "max.connections", INT, INT_MAX, at_least=0, dynamic=CLUSTER_WIDE, doc="Connections to this broker."
     )

@@ -133,8 +133,6 @@ metadata.max.idle.interval.ms|int|500|0..
 internal.metadata.log.segment.bytes|int|null||i
 internal.metadata.max.batch.size.in.bytes|int|8388608||i
 internal.metadata.delete.delay.millis|long|60000||i
-socket.send.buffer.bytes|int|102400
-socket.receive.buffer.bytes|int|102400
 max.connection.creation.rate|int|2147483647|0..|c
 connection.failed.authentication.delay.ms|int|100|0..
 queued.max.requests|int|500|1..

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from kbroker.observe import logs
 from kbroker.seams import Net, Timer
@@ -62,7 +62,17 @@ def _accept_all(
     return accept
 
 
-def bind(host: str, port: int) -> socket.socket:
+class SocketBuffers(NamedTuple):
+    """Bytes that the system keeps for each connection; -1: as it sees fit, which grows with what is in flight."""
+
+    send: int = -1
+    receive: int = -1
+
+
+SYSTEMS_CHOICE = SocketBuffers()
+
+
+def bind(host: str, port: int, buffers: SocketBuffers = SYSTEMS_CHOICE) -> socket.socket:
     """A listening socket on a numeric address; OSError where it cannot be had. Port 0: any free one."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
@@ -71,6 +81,10 @@ def bind(host: str, port: int) -> socket.socket:
         if family == socket.AF_INET6:
             # :: means both families, as it does for Kafka; a named IPv6 address means itself
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if host == "::" else 1)
+        # accepted sockets have what the listening one has, and it must have it before: TCP tells its window at the start
+        for name, size in ((socket.SO_SNDBUF, buffers.send), (socket.SO_RCVBUF, buffers.receive)):
+            if size >= 0:
+                sock.setsockopt(socket.SOL_SOCKET, name, size)
         sock.bind((host, port))
         sock.listen(LISTEN_BACKLOG)
         sock.setblocking(False)

@@ -18,7 +18,7 @@ from kbroker.net.connection import (
     FRAME_SECONDS_MAX,
     Connection,
 )
-from kbroker.net.loop import bind
+from kbroker.net.loop import SYSTEMS_CHOICE, SocketBuffers, bind
 from kbroker.observe import logs
 from kbroker.seams import Clock, Net, Threads, Timer
 from kbroker.server.dispatch import Dispatcher, Peer
@@ -292,32 +292,28 @@ class Connections:
             connection.close(None)
 
 
-def bind_all(endpoint: Endpoint) -> list[Any]:
+def bind_all(endpoint: Endpoint, buffers: SocketBuffers = SYSTEMS_CHOICE) -> list[Any]:
     """Listening sockets for an endpoint: localhost is both loopbacks, no host is every address of both families."""
     try:
         if endpoint.host == "localhost":
-            first = bind("127.0.0.1", endpoint.port)
-            return [first, *_also("::1", first.getsockname()[1], first)]
+            first = bind("127.0.0.1", endpoint.port, buffers)
+            return [first, *_also("::1", first.getsockname()[1], first, buffers)]
         if endpoint.host in ("", "0.0.0.0", "::"):
             try:
-                return (
-                    [bind("::", endpoint.port)]
-                    if endpoint.host != "0.0.0.0"
-                    else [bind("0.0.0.0", endpoint.port)]
-                )
+                return [bind("0.0.0.0" if endpoint.host == "0.0.0.0" else "::", endpoint.port, buffers)]
             except OSError as error:
                 if error.errno not in NO_IPV6 or endpoint.host == "::":
                     raise
-                return [bind("0.0.0.0", endpoint.port)]
-        return [bind(_numeric(endpoint.host), endpoint.port)]
+                return [bind("0.0.0.0", endpoint.port, buffers)]
+        return [bind(_numeric(endpoint.host), endpoint.port, buffers)]
     except OSError as error:
         raise StartError(_why_not(endpoint, error)) from None
 
 
-def _also(host: str, port: int, first: Any) -> list[Any]:
+def _also(host: str, port: int, first: Any, buffers: SocketBuffers) -> list[Any]:
     """The same port on the IPv6 loopback, where there is one: clients resolve localhost to it first."""
     try:
-        return [bind(host, port)]
+        return [bind(host, port, buffers)]
     except OSError as error:
         if error.errno in NO_IPV6:
             return []

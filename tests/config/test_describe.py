@@ -52,7 +52,14 @@ def row_of(rows, name):
 
 
 # What differs from Kafka on purpose.
-OWN_DEFAULTS = {"node.id", "listeners", "process.roles", "log.dir"}
+OWN_DEFAULTS = {
+    "node.id",
+    "listeners",
+    "process.roles",
+    "log.dir",
+    "socket.send.buffer.bytes",
+    "socket.receive.buffer.bytes",
+}
 FIXED_HERE = {"listeners", "listener.security.protocol.map"}  # change with a restart only
 
 

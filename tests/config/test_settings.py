@@ -87,8 +87,6 @@ def test_a_stock_file_is_taken(tmp_path):
         "process.roles",
         "share.coordinator.state.topic.min.isr",
         "share.coordinator.state.topic.replication.factor",
-        "socket.receive.buffer.bytes",
-        "socket.send.buffer.bytes",
         "transaction.state.log.min.isr",
         "transaction.state.log.replication.factor",
     ] == settings.ignored
