@@ -43,17 +43,27 @@ from kbroker.turn import Turn
 log = logs.get_logger("groups")
 
 
-# Groups looked at in one go for old offsets, and the pause until the next: some milliseconds of each tenth of a second.
+# Groups, and their offsets, that are looked at in one go for old ones, and the pause until the next: some milliseconds of
+# each tenth of a second.
 GROUPS_PER_SLICE = 100
+OFFSETS_PER_SLICE = 10_000
 SLICE_PAUSE_SECONDS = 0.1
 
 MINUTE_MS = 60_000
 
+# Hashes that are remembered, some 10 MB. Not of ids that are long: those of clients are not, and others could fill the
+# memory with them, 32 KB each.
+REMEMBERED_MAX = 65_536
+REMEMBERED_CHARACTERS_MAX = 64
 
-@lru_cache(maxsize=65_536)
+
 def spread(group_id: str) -> int:
     """What picks a group's partition: the absolute value of Java's String.hashCode (over UTF-16 units), and 0 for the one
     that has none."""
+    return _remembered(group_id) if len(group_id) <= REMEMBERED_CHARACTERS_MAX else _spread(group_id)
+
+
+def _spread(group_id: str) -> int:
     value = 0
     if group_id.isascii():
         for unit in group_id.encode():
@@ -65,6 +75,9 @@ def spread(group_id: str) -> int:
     if value < 1 << 31:
         return value
     return (1 << 32) - value if value > 1 << 31 else 0
+
+
+_remembered = lru_cache(maxsize=REMEMBERED_MAX)(_spread)
 
 
 class GroupCoordinator:
@@ -253,9 +266,15 @@ class GroupCoordinator:
             return Fetched(ErrorCode.NONE, {})
         offsets = hosted.offsets
         found: dict[tuple[str, int], Offset] = {}
+        ids: dict[str, bytes | None] = {}
         for where in offsets.where() if partitions is None else partitions:
             offset = offsets.get(*where)
-            if offset is not None and not is_other(offset.topic_id, self._id_of(where[0])):
+            if offset is None:
+                continue
+            topic = where[0]
+            if topic not in ids:
+                ids[topic] = self._id_of(topic)
+            if not is_other(offset.topic_id, ids[topic]):
                 found[where] = offset
         return Fetched(ErrorCode.NONE, found)
 
@@ -325,12 +344,16 @@ class GroupCoordinator:
 
     def _slice(self) -> None:
         retention_ms = self._settings.offsets_retention_minutes * MINUTE_MS
+        left = OFFSETS_PER_SLICE
         for _ in range(GROUPS_PER_SLICE):
+            if left <= 0:
+                break
             hosted = next(self._round, None)
             if hosted is None:
                 return self._later(
                     self._settings.offsets_retention_check_interval_ms * 0.001, self._begin_round
                 )
+            left -= len(hosted.offsets)
             try:
                 hosted.ledger.expire(hosted, retention_ms)
             except Exception as error:  # a door: a promise broken in one group must not end the rounds of all

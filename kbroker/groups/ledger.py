@@ -90,12 +90,13 @@ class Hosted:
         self.in_log = in_log  # something of it may be
         self.gone = False
         self.armed_at = inf
-        self.under_way: list[CommittedOffsets] | None = None  # commits that are written and not yet committed
+        # commits that are written and not yet committed, by their identity: thousands of members may commit at once
+        self.under_way: dict[int, CommittedOffsets] | None = None
 
     def where(self, wanted: Callable[[str], bool]) -> list[Where]:
         """Partitions of wanted topics that the log may hold an offset for."""
         found = dict.fromkeys(each for each in self.offsets.where() if wanted(each[0]))
-        for offsets in self.under_way or ():
+        for offsets in (self.under_way or {}).values():
             found.update(dict.fromkeys((topic, at) for topic, at, _ in offsets if wanted(topic)))
         return list(found)
 
@@ -306,8 +307,8 @@ class Ledger:
             return self._drop_if_nothing(hosted)
         hosted.in_log = True
         if hosted.under_way is None:
-            hosted.under_way = []
-        hosted.under_way.append(offsets)
+            hosted.under_way = {}
+        hosted.under_way[id(offsets)] = offsets
         key = OffsetKeys(group_id).key
         self.shard.append(
             [(key(topic, partition), offset_value(offset)) for topic, partition, offset in offsets],
@@ -329,8 +330,9 @@ class Ledger:
         reply(to, Committed(told(error)))
 
     def _arrived(self, hosted: Hosted, offsets: CommittedOffsets) -> None:
-        left = [each for each in hosted.under_way or () if each is not offsets]
-        hosted.under_way = left or None
+        if hosted.under_way is not None:
+            hosted.under_way.pop(id(offsets), None)
+            hosted.under_way = hosted.under_way or None
 
     def forget(self, group_id: str, what: ForgetOffsets) -> None:
         """Forget offsets of partitions that no member reads."""

@@ -17,6 +17,7 @@ from kbroker.protocol.wire import ZERO_UUID
 Where = tuple[str, int]  # topic, partition
 
 _SHORT = Struct(">qiq")  # offset, leader epoch, time of the commit
+_COMMIT_MS, _COMMIT_MS_AT = Struct(">q"), 12  # the last of these
 
 
 class _Topic:
@@ -88,11 +89,6 @@ class Offsets:
             for partition, kept in topic.partitions.items():
                 yield name, partition, topic.offset(kept)
 
-    def of_topic(self, topic: str) -> list[Where]:
-        """The partitions of a topic that there is an offset for."""
-        found = self._topics.get(topic)
-        return [] if found is None else [(topic, partition) for partition in found.partitions]
-
     def topics(self) -> Iterator[tuple[str, bytes]]:
         """Each topic and the id that its offsets came with; zero: not known."""
         for name, topic in self._topics.items():
@@ -101,6 +97,29 @@ class Offsets:
     def where(self) -> list[Where]:
         """All of them."""
         return [(name, partition) for name, topic in self._topics.items() for partition in topic.partitions]
+
+    def old(self, kept_topics: frozenset[str], since_ms: int, now_ms: int, retention_ms: int) -> list[Where]:
+        """Those that were kept for `retention_ms` since a time (-1: since each one's commit), or until their own end."""
+        committed_before = now_ms - retention_ms
+        all_old = 0 <= since_ms <= committed_before
+        by_commit = since_ms < 0
+        found: list[Where] = []
+        for name, topic in self._topics.items():
+            if name in kept_topics:
+                continue
+            for partition, kept in topic.partitions.items():  # millions: not even an Offset is made of each
+                if type(kept) is bytes:
+                    commit_ms, expire_ms = _COMMIT_MS.unpack_from(kept, _COMMIT_MS_AT)[0], -1
+                else:
+                    assert isinstance(kept, Offset)
+                    commit_ms, expire_ms = kept.commit_ms, kept.expire_ms
+                if expire_ms >= 0:
+                    is_old = now_ms >= expire_ms
+                else:
+                    is_old = all_old or (by_commit and commit_ms <= committed_before)
+                if is_old:
+                    found.append((name, partition))
+        return found
 
 
 class Keeper(Protocol):
@@ -139,17 +158,7 @@ def expired(offsets: Offsets, group: Keeper, now_ms: int, retention_ms: int) -> 
             subscribed = known
         else:
             return []
-    return [
-        (topic, partition)
-        for topic, partition, offset in offsets.all()
-        if topic not in subscribed and _is_old(offset, since, now_ms, retention_ms)
-    ]
-
-
-def _is_old(offset: Offset, since: int, now_ms: int, retention_ms: int) -> bool:
-    if offset.expire_ms >= 0:
-        return now_ms >= offset.expire_ms
-    return now_ms - (offset.commit_ms if since < 0 else since) >= retention_ms
+    return offsets.old(subscribed, since, now_ms, retention_ms)
 
 
 def is_subscribed(group: Keeper, topic: str) -> bool:

@@ -9,6 +9,7 @@ import pytest
 from kbroker.cluster.commands import CreatePartitions, MorePartitions
 from kbroker.cluster.names import GROUPS_TOPIC
 from kbroker.errors import ErrorCode
+from kbroker.groups import coordinator
 from kbroker.groups.coordinator import spread
 from kbroker.groups.events import Beat, Beaten, Leave, Leaver, Left, Sync, Synced
 from kbroker.groups.ledger import Ledger
@@ -42,6 +43,20 @@ def house():
 )
 def test_hashes_are_javas_without_their_sign(group, expected):
     assert expected == spread(group)
+
+
+def test_long_ids_are_not_remembered():
+    """65,536 of them are 2 GB."""
+    before = coordinator._remembered.cache_info().currsize
+    assert spread("x" * 32_767) == spread("x" * 32_767) == java_hash("x" * 32_767)
+    assert before == coordinator._remembered.cache_info().currsize
+
+
+def java_hash(ascii_only: str) -> int:
+    value = 0
+    for unit in ascii_only.encode():
+        value = (31 * value + unit) % 2**32
+    return abs(value - 2**32 if value >= 2**31 else value)
 
 
 def test_a_partition_is_the_hash_modulo_the_topics_partitions():
@@ -492,6 +507,35 @@ def test_another_epoch_is_read_anew(house):
     assert [ErrorCode.NOT_COORDINATOR] == waiting
     assert house.committed("g") in ({T: 5}, {T: 6})
     assert [ErrorCode.NONE] == house.commit("g", {T: 7})
+
+
+def test_of_large_groups_fewer_are_looked_at_in_one_go(monkeypatch):
+    house = GroupHouse(settings={"offsets.retention.minutes": "1"})
+    for number in range(5):
+        house.commit(f"g{number}", {("t", index): 1 for index in range(10)})
+    monkeypatch.setattr(coordinator, "OFFSETS_PER_SLICE", 15)
+    looked: list[str] = []
+    monkeypatch.setattr(
+        Ledger, "expire", lambda ledger, hosted, retention_ms: looked.append(hosted.group.group_id)
+    )
+
+    house.clock.advance(10 * MINUTE_MS)
+    assert 2 == len(looked)
+    for _ in range(3):
+        house.clock.advance(100)
+
+    assert [f"g{number}" for number in range(5)] == looked
+
+
+def test_a_group_with_thousands_of_commits_under_way_knows_them_all(house):
+    answers = [house.commit("g", {("t", number): 5}, settle=False) for number in range(1000)]
+    [hosted] = house.groups._everybody()
+    assert 1000 == len(hosted.where(lambda topic: True))
+
+    house.settle()
+
+    assert [[ErrorCode.NONE]] * 1000 == answers
+    assert (None, 1000) == (hosted.under_way, len(house.committed("g")))
 
 
 def test_a_disk_that_takes_no_writes_is_said_once_and_nothing_is_forgotten(caplog):

@@ -51,8 +51,24 @@ def test_they_are_a_dictionary(history):
         assert (len(naive), bool(naive)) == (len(offsets), bool(offsets))
         assert naive.get((topic, partition)) == offsets.get(topic, partition)
     assert set(naive) == set(offsets.where())
-    assert {each for each in naive if each[0] == "t"} == set(offsets.of_topic("t"))
     assert {topic for topic, _ in naive} == {topic for topic, _ in offsets.topics()}
+
+
+@given(histories(), st.integers(-1, 2**50), st.integers(0, 2**50), st.sampled_from([0, 1000, 2**40]))
+def test_the_old_ones_are_found(history, since, now_ms, retention_ms):
+    offsets, naive = Offsets(), {}
+    for where, what in history:
+        if what is not None:
+            offsets.put(*where, what)
+            naive[where] = what
+
+    def is_old(each):
+        if each.expire_ms >= 0:
+            return now_ms >= each.expire_ms
+        return now_ms - (each.commit_ms if since < 0 else since) >= retention_ms
+
+    expected = {where for where, each in naive.items() if where[0] != "u" and is_old(each)}
+    assert expected == set(offsets.old(frozenset("u"), since, now_ms, retention_ms))
 
 
 def test_most_offsets_take_little_room():
