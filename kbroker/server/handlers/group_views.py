@@ -17,7 +17,7 @@ from kbroker.protocol.messages.groups import (
     ListGroupsResponse,
 )
 from kbroker.server.handlers.pending import Pending
-from kbroker.server.handlers.shared import GROUP_OPERATIONS, OPERATIONS_NOT_ASKED
+from kbroker.server.handlers.shared import GROUP_OPERATIONS, OPERATIONS_NOT_ASKED, named_too_often
 from kbroker.server.rooms import Call, Later, Rooms
 
 NOT_FOUND_FROM = 6  # DescribeGroups says that a group is not there; before, that it is dead
@@ -57,12 +57,22 @@ def handle_describe_groups(
 ) -> DescribeGroupsResponse:
     """DescribeGroups: v0-6.
 
-    A group that is not there is Dead: an error from v6 on, none before.
+    A group that is not there is Dead: an error from v6 on, none before. One that is named too often is refused.
     v3 authorized operations (KIP-430) · v4 instance ids (KIP-345) · v5 flexible · v6 GROUP_ID_NOT_FOUND (KIP-1043)
     """
     asked = request.include_authorized_operations
+    refused = named_too_often(request.groups)
     return DescribeGroupsResponse(
-        groups=[_described(rooms, call.version, group_id, asked) for group_id in request.groups]
+        groups=[
+            DescribedGroup(
+                error_code=ErrorCode.INVALID_REQUEST,
+                group_id=group_id,
+                authorized_operations=OPERATIONS_NOT_ASKED,
+            )
+            if group_id in refused
+            else _described(rooms, call.version, group_id, asked)
+            for group_id in request.groups
+        ]
     )
 
 

@@ -19,6 +19,7 @@ from kbroker.protocol.messages.offsets import (
     OffsetFetchResponseTopics,
 )
 from kbroker.protocol.wire import ZERO_UUID
+from kbroker.server.handlers.shared import TIMES_MAX, named_too_often
 from kbroker.server.rooms import Call, Rooms
 
 NOTHING = Offset(-1, -1, "", -1, -1, ZERO_UUID)  # where nothing was committed
@@ -32,13 +33,22 @@ def handle_offset_fetch(rooms: Rooms, call: Call, request: OffsetFetchRequest) -
     """OffsetFetch: v1-10.
 
     For each partition asked for, that it exists or not: the offset committed, else -1 and no error. Where all of a
-    group's are asked for: those that there are. Member ids and epochs are not looked at: only groups of the kinds that
-    are not here have epochs. `require_stable` changes nothing: without transactions no commit is ever pending.
+    group's are asked for: those that there are. A group or partitions that are named too often are refused. Member ids
+    and epochs are not looked at: only groups of the kinds that are not here have epochs. `require_stable` changes
+    nothing: without transactions no commit is ever pending.
     v2 null for all, error of the whole · v5 leader epochs (KIP-320) · v6 flexible · v7 require stable (KIP-447) · v8
     many groups (KIP-709) · v9 member epochs (KIP-848) · v10 topic ids
     """
     if call.version >= MANY_GROUPS_FROM:
-        return OffsetFetchResponse(groups=[_group(rooms, call.version, asked) for asked in request.groups])
+        refused = named_too_often([asked.group_id for asked in request.groups])
+        return OffsetFetchResponse(
+            groups=[
+                OffsetFetchResponseGroup(group_id=asked.group_id, error_code=ErrorCode.INVALID_REQUEST)
+                if asked.group_id in refused
+                else _group(rooms, call.version, asked)
+                for asked in request.groups
+            ]
+        )
     return _one_group(rooms, call.version, request)
 
 
@@ -50,8 +60,8 @@ def _one_group(rooms: Rooms, version: int, request: OffsetFetchRequest) -> Offse
         by_topic = _by_topic(fetched)
     else:
         by_topic = [(topic.name, topic.partition_indexes) for topic in asked]
-        fetched = rooms.groups.fetch(
-            request.group_id, [(name, index) for name, indexes in by_topic for index in indexes]
+        fetched = _fetch(
+            rooms, request.group_id, [(name, index) for name, indexes in by_topic for index in indexes]
         )
     error, of_each = fetched.error, ErrorCode.NONE
     if error is not ErrorCode.NONE:
@@ -79,6 +89,15 @@ def _one_group(rooms: Rooms, version: int, request: OffsetFetchRequest) -> Offse
     return OffsetFetchResponse(topics=topics, error_code=error)
 
 
+def _fetch(rooms: Rooms, group_id: str, asked: list[tuple[str, int]]) -> Fetched:
+    """The offsets of these partitions, if they are not named too often: each may have some KB of metadata."""
+    fetched = rooms.groups.fetch(group_id, asked)
+    found, most = fetched.offsets, TIMES_MAX * len(fetched.offsets)
+    if len(asked) > most > 0 and sum(where in found for where in asked) > most:
+        return Fetched(ErrorCode.INVALID_REQUEST, {})
+    return fetched
+
+
 def _by_topic(fetched: Fetched) -> Iterable[tuple[str, list[int]]]:
     """Partitions of all offsets that were found."""
     topics: dict[str, list[int]] = {}
@@ -94,7 +113,8 @@ def _group(rooms: Rooms, version: int, asked: OffsetFetchRequestGroup) -> Offset
         topics = _all_topics(rooms, by_id, fetched)
     else:
         wanted = [(topic, _name(rooms, by_id, topic)) for topic in asked.topics]
-        fetched = rooms.groups.fetch(
+        fetched = _fetch(
+            rooms,
             asked.group_id,
             [
                 (name, index)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from uuid import UUID
 
 from kbroker.cluster.state import ClusterState
@@ -34,6 +36,17 @@ GROUP_OPERATIONS = sum(
     1 << operation for operation in (READ, DELETE, DESCRIBE, DESCRIBE_CONFIGS, ALTER_CONFIGS)
 )
 OPERATIONS_NOT_ASKED = -(2**31)
+
+# Times that a request may name one group, or on average each partition of it that has an offset. All that a group holds is
+# told each time; a few KB that name it thousands of times would ask for gigabytes. Clients name each once.
+TIMES_MAX = 10
+
+
+def named_too_often(groups: Sequence[str]) -> frozenset[str]:
+    """Those that are named more than TIMES_MAX times."""
+    if len(groups) <= TIMES_MAX:
+        return frozenset()
+    return frozenset(group for group, times in Counter(groups).items() if times > TIMES_MAX)
 
 
 def uuid_of(wire: bytes) -> UUID | None:

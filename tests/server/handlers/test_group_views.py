@@ -132,6 +132,16 @@ async def test_q44_an_unknown_group_is_dead_and_from_v6_on_an_error(house, versi
     encode_body(answer, version)
 
 
+async def test_a_group_that_is_named_too_often_is_not_described(house, groups):
+    request = DescribeGroupsRequest(groups=["group"] * 11 + ["nobody"], include_authorized_operations=True)
+
+    answer = await house.ask(handle_describe_groups, request, version=5)
+
+    assert [(42, "", [])] * 11 + [(0, "Dead", [])] == [
+        (group.error_code, group.group_state, group.members) for group in answer.groups
+    ]
+
+
 async def test_a_groups_operations_are_told_where_asked_for(house, groups):
     groups.described["group"] = Described(ErrorCode.NONE, "Empty")
     request = DescribeGroupsRequest(groups=["group"], include_authorized_operations=True)

@@ -136,6 +136,30 @@ async def test_q46_many_groups_are_answered_from_v8_on(house, version):
     ] == [seen(group.topics) for group in answer.groups]
 
 
+@pytest.mark.parametrize("version", (8, 9, 10))
+async def test_a_group_that_is_named_too_often_is_refused(house, version):
+    """Of 10 KB that name it 2,000 times the answer would be 2,000 times all its offsets."""
+    request = OffsetFetchRequest(groups=[named(None)] * 11 + [named(None, "nobody")])
+
+    answer = await fetch(house, request, version)
+
+    assert [42] * 11 + [0] == [group.error_code for group in answer.groups]
+    assert not any(group.topics for group in answer.groups)
+    allowed = await fetch(house, OffsetFetchRequest(groups=[named(None)] * 10), version)
+    assert [0] * 10 == [group.error_code for group in allowed.groups]
+
+
+async def test_a_partition_that_is_named_too_often_is_refused(house):
+    """Each time its metadata would be told, up to 4 KB."""
+    answer = await fetch(house, one([("t", [1] * 11)]), 7)
+    assert (42, []) == (answer.error_code, answer.topics)
+    many = await fetch(house, OffsetFetchRequest(groups=[named([("t", [1] * 11)])]), 8)
+    assert [42] == [group.error_code for group in many.groups]
+
+    for allowed in ([1] * 10, [1, *range(50, 100)], [77] * 100):
+        assert 0 == (await fetch(house, one([("t", allowed)]), 7)).error_code
+
+
 async def test_a_group_is_refused_and_the_others_are_answered(house, groups):
     groups.fetch_error = ErrorCode.COORDINATOR_LOAD_IN_PROGRESS
 
