@@ -90,7 +90,7 @@ class Checkpointer:
         self._running = False
         self._void = False  # what a thread is preparing is out of date
         self._todo: list[PartitionLog] = []
-        self._saved: list[tuple[PartitionLog, int, int]] = []  # with their points, which are not on the disk yet
+        self._saved: list[tuple[PartitionLog, int, int]] = []  # their points are not on the disk yet
         self._folders: set[str] = set()  # their names are to be synced before the points count
         self._starts_running = False
         self._starts_void = False

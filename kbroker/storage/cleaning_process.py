@@ -21,7 +21,7 @@ from kbroker.storage.disk import RealDisk
 from kbroker.storage.rounds import Pacer
 
 # Added to the process's niceness: whoever serves clients goes first.
-NICENESS = 10
+NICENESS = 5
 
 
 class Task(msgspec.Struct, frozen=True):
