@@ -42,14 +42,14 @@ def house(tmp_path, monkeypatch) -> House:
     sessions = FetchSessions(10, clock=house.broker.clock, random=random.Random(1))
     house.rooms = dataclasses.replace(house.rooms, sessions=sessions)
     house.create("topic", 2)
-    real = house.directory.log
+    real = house.directory.opening
 
-    def log(tp: Any, *rest: Any) -> Any:
+    def opening(tp: Any, *rest: Any) -> Any:
         if tp.partition == BROKEN:
             raise OSError(errno.EIO, "Input/output error")
         return real(tp, *rest)
 
-    monkeypatch.setattr(house.directory, "log", log)
+    monkeypatch.setattr(house.directory, "opening", opening)
     return house
 
 
