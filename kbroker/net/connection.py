@@ -368,7 +368,9 @@ class Connection:
 
     def count(self, parts: Any) -> None:
         """An answer in parts is held for the peer until it takes it."""
-        self._unsent += sum(len(part) for part in parts if type(part) is not Region)
+        for part in parts:
+            if type(part) is not Region:
+                self._unsent += len(part)
 
     def replace(self, slot: Slot, other: Slot) -> None:
         """`other` is what `slot` stood for."""
@@ -478,6 +480,18 @@ class Connection:
 
     def _send_some(self) -> bool:
         """One send of what stands in front; False when it must go on later."""
+        pieces, cold = self._gather()
+        if not pieces:
+            return False
+        sent = self._stream.send(pieces)
+        self.active = True
+        return self._sent(pieces, sent) and not cold
+
+    def _gather(self) -> tuple[list[Buffer], bool]:
+        """What one send takes: answers that are there, and one region with what stands around it.
+
+        True: a region follows that a thread reads from the disk first; it marks us when it has.
+        """
         out = self._out
         pieces: list[Buffer] = []
         size = 0
@@ -494,40 +508,43 @@ class Connection:
                 size += len(item)
                 if size > GATHER_BYTES_MAX:
                     break
-            else:
-                if kind is Region:
-                    region = item
-                break
-        owned = len(pieces)
-        if region is not None:
-            data = self._region_piece(region)
-            if data is not None:
+            elif kind is Region and region is None:
+                region = item
+                data = self._region_piece(region)
+                if data is None:
+                    # TLS may have to repeat a send with the same bytes behind its first, so there the header does not
+                    # leave alone
+                    return ([], True) if self._tls else (pieces, True)
                 pieces.append(data)
-            elif not owned or self._tls:
-                # a thread reads it; it marks us when it has. TLS may have to repeat a send with the same bytes behind
-                # its first, so there the header does not leave alone
-                return False
-        sent = self._stream.send(pieces)
-        self.active = True
-        for _ in range(owned):
-            length = len(out[0])
-            if sent < length:
-                out[0] = memoryview(out[0])[sent:]
-                self._unsent -= sent
+                if len(data) < region.size:
+                    break
+            else:
+                break
+        return pieces, False
+
+    def _sent(self, pieces: list[Buffer], sent: int) -> bool:
+        """So many bytes of them have left. False: the socket takes no more at the moment."""
+        out = self._out
+        for piece in pieces:
+            length = len(piece)
+            gone = length if length <= sent else sent
+            sent -= gone
+            first = out[0]
+            if type(first) is Region:
+                first.at += gone
+                first.size -= gone
+                if not first.size:
+                    out.popleft()
+            else:
+                self._unsent -= gone
+                if gone == length:
+                    out.popleft()
+                else:
+                    out[0] = memoryview(first)[gone:]
+            if gone < length:
                 self._blocked = True
                 return False
-            sent -= length
-            self._unsent -= length
-            out.popleft()
-        if region is None or owned == len(pieces):
-            return region is None
-        whole = len(pieces[-1])
-        region.at += sent
-        region.size -= sent
-        if not region.size:
-            out.popleft()
-        self._blocked = sent < whole
-        return not self._blocked
+        return True
 
     def _region_piece(self, region: Region) -> Buffer | None:
         """The next bytes of a region; None when they must be read from the disk first (a thread does)."""

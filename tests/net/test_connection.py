@@ -643,6 +643,18 @@ def test_a_region_leaves_between_its_header_and_what_follows(size, send_max, map
     assert (size >= module.REGION_MAP_MIN and mapped) == bool(file.maps)
 
 
+@pytest.mark.parametrize("size", [100, 40_000])
+def test_a_region_leaves_with_what_stands_around_it_in_one_send(size):
+    """What comes behind the records would be a packet of its own, and a round of the peer's loop."""
+    answer = [b"header", region_of(FakeFile(DATA), 0, size), b"end"]
+    wire = Wire(lambda wire, body: answer if body == ONE else b"next")
+
+    wire.arrive(frame(ONE) + frame(TWO))
+
+    assert b"header" + DATA[:size] + b"endnext" == wire.sent
+    assert 1 == wire.sock.sends
+
+
 def test_cold_pages_are_read_by_a_thread_while_others_wait_in_order():
     file = FakeFile(DATA, cold=True)
     answer = [b"header", region_of(file, 0, 5000)]
