@@ -36,7 +36,7 @@ def members(clients: _Clients, helper: Client, peer: Peer, topic: str) -> dict[s
         name = f"{topic}-{client}"
         helper.create(peer.plain, name, partitions=PARTITIONS)
         write(helper, peer.plain, name, PARTITIONS, 5)
-        joined[name] = Member(client, peer.recorded, name, name, session_ms=30_000)
+        joined[name] = Member(client, peer.recorded, name, name, session_ms=60_000)
     for name, member in joined.items():
         until("all is read", member.places, places(PARTITIONS, 0, 5), member)
         until("it is committed", partial(offsets, helper, peer.plain, name, name, PARTITIONS), [5, 5])

@@ -50,6 +50,8 @@ class KafkaPythonMember(Member):
             def on_partitions_assigned(self, assigned: Any) -> None:
                 pass
 
+        # It may join before it knows the topic, assign nothing, join again, and stand still after that, on any broker
+        self.consumer.partitions_for_topic(ask["topic"])
         self.consumer.subscribe([ask["topic"]], listener=Listener())
 
     def poll(self) -> list[list[int]]:

@@ -6,8 +6,10 @@ const { memberOps } = require('./members.js')
 
 module.exports = (client, withAdmin, codeOf) => {
   async function join (ask, notes) {
-    const consumer = client(ask, 30).consumer({ // retries enough for a broker that restarts
+    const consumer = client(ask).consumer({
       groupId: ask.group,
+      // a broker may restart
+      retry: { retries: 200, initialRetryTime: 100, maxRetryTime: 500, restartOnFailure: async () => true },
       sessionTimeout: ask.session_ms,
       heartbeatInterval: ask.heartbeat_ms,
       maxWaitTimeInMs: 300,
