@@ -305,13 +305,16 @@ class Ledger:
         if error or not offsets:
             reply(commit.to, Committed(error))
             return self._drop_if_nothing(hosted)
+        key = OffsetKeys(group_id).key
+        records: list[Record] = [
+            (key(topic, partition), offset_value(offset)) for topic, partition, offset in offsets
+        ]
         hosted.in_log = True
         if hosted.under_way is None:
             hosted.under_way = {}
         hosted.under_way[id(offsets)] = offsets
-        key = OffsetKeys(group_id).key
         self.shard.append(
-            [(key(topic, partition), offset_value(offset)) for topic, partition, offset in offsets],
+            records,
             partial(self._committed, hosted, commit.to, offsets),
             partial(self._keep, hosted, offsets),
         )

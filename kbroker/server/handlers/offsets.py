@@ -27,6 +27,7 @@ GROUP_NOT_FOUND_FROM = (
     9  # OffsetCommit says that a group is not there; before, that the generation is not its own
 )
 TOPIC_IDS_FROM = 10
+INT64_MAX = 2**63 - 1
 KEPT_AS_USUAL = -1  # a retention time, and an expiry: as the broker's retention says
 
 
@@ -44,7 +45,7 @@ def handle_offset_commit(
     metadata_max = rooms.settings.offset_metadata_max_bytes
     now_ms = rooms.clock.wall_ms()
     retention_ms = request.retention_time_ms
-    expire_ms = now_ms + retention_ms if retention_ms != KEPT_AS_USUAL else KEPT_AS_USUAL
+    expire_ms = min(now_ms + retention_ms, INT64_MAX) if retention_ms != KEPT_AS_USUAL else KEPT_AS_USUAL
     topics: list[OffsetCommitResponseTopic] = []
     known: list[OffsetCommitResponsePartition] = []  # what the group decides about
     offsets: list[tuple[str, int, Offset]] = []

@@ -97,6 +97,12 @@ async def test_a_retention_time_becomes_an_expiry(house, groups):
     assert house.rooms.clock.now_ms + 1000 == groups.event.offsets[0][2].expire_ms
 
 
+async def test_a_retention_time_beyond_all_times_is_for_ever(house, groups):
+    await house.ask(handle_offset_commit, commit(topic(partition(0)), retention_time_ms=2**63 - 1), version=2)
+
+    assert 2**63 - 1 == groups.event.offsets[0][2].expire_ms
+
+
 async def test_what_does_not_exist_is_refused_and_the_rest_is_committed(house, groups):
     request = commit(topic(partition(3), partition(1), partition(-1)), topic(partition(0), name="nowhere"))
 
