@@ -10,6 +10,7 @@ import pytest
 
 from kbroker.testing import Broker
 from tests.support.raw_client import RawClient, address_of
+from tests.support.rooms import OPEN
 
 _numbers = itertools.count(1)
 
@@ -49,3 +50,12 @@ def client(connect: Callable[[], RawClient]) -> RawClient:
 def topic() -> str:
     """A name that no other test has."""
     return f"topic-{os.getpid()}-{next(_numbers)}"
+
+
+@pytest.fixture(autouse=True)
+def _houses_are_closed() -> Iterator[None]:
+    """A thousand tests that leave a file open each are more than some clients can count."""
+    yield
+    for house in OPEN:
+        house.log.close()
+    OPEN.clear()

@@ -40,6 +40,9 @@ TLS = Endpoint("SSL", "broker-1.example", 9093, "SSL")
 CALLER = {"listener": "PLAINTEXT", "principal": "User:ANONYMOUS", "client_id": "raw", "ip": "127.0.0.1"}
 
 
+OPEN: list[House] = []  # those of this test, to be closed at its end: each holds a file
+
+
 class House:
     """One broker's rooms, and the other brokers that a test registers."""
 
@@ -60,6 +63,7 @@ class House:
             fsync=False,
         )
         self.log.on_change(self._changed)
+        OPEN.append(self)
         self.register(NODE, PLAIN, TLS)
         self.rooms = self.rooms_with(**rooms)
 
