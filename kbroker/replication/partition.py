@@ -296,7 +296,9 @@ class Partition:
                     ErrorCode.KAFKA_STORAGE_ERROR, f"{self.tp} cannot be read: {error}"
                 ) from error
             if original is not None:
-                return Appended(self._term, original, original + batch.last_offset_delta + 1, -1)
+                # Kafka tells the time it has of the first one, whoever's time it is
+                time_ms = log.producers.timestamp_of(batch.producer_id, original)
+                return Appended(self._term, original, original + batch.last_offset_delta + 1, time_ms)
         append_time_ms = -1
         if config.compression_type != "producer":
             batch = _recompressed(batch, config, self._limits.decompressed_max)

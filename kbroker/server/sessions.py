@@ -133,8 +133,13 @@ class Interest:
         )
 
     def _divergence(self, partition: Partition) -> PartitionData | None:
-        """KIP-595: the reader's last epoch ended earlier here than where it stands: tell it where."""
+        """KIP-595: the reader's last epoch ended earlier here than where it stands: tell it where.
+
+        KafkaError OFFSET_OUT_OF_RANGE for an epoch that the log does not know, as Kafka answers.
+        """
         epoch, end = partition.end_of_epoch(self.last_fetched_epoch)
+        if end < 0:
+            raise KafkaError(ErrorCode.OFFSET_OUT_OF_RANGE)
         if epoch == self.last_fetched_epoch and end >= self.offset:
             return None
         return PartitionData(

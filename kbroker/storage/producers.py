@@ -88,6 +88,14 @@ class ProducerStates:
             raise KafkaError(ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER, why)
         return None
 
+    def timestamp_of(self, producer_id: int, base: int) -> int:
+        """The largest timestamp of a batch that `check` found at `base`."""
+        return next(
+            sent.timestamp
+            for sent in self.producers[producer_id].sent
+            if sent.last_offset - sent.offset_delta == base
+        )
+
     def took(
         self,
         producer_id: int,

@@ -125,6 +125,20 @@ def test_a_duplicate_waits_for_its_original(stand):
     assert [b"original"] == stand.values()
 
 
+@pytest.mark.parametrize("kind", ["LogAppendTime", "CreateTime"])
+def test_a_duplicate_is_told_the_time_of_its_original_as_kafka_does(stand, kind):
+    stand.partition.config = config(message_timestamp_type=kind)
+    stand.send("original", **producer(0))
+    stand.send("next", **producer(1))
+    stand.settle()
+    stand.clock.advance(1000)
+
+    again = stand.send("again", b"original", **producer(0))
+
+    kept = [batch.max_timestamp for batch in stand.batches()]
+    assert (0, kept[0]) == (again.base, again.append_time_ms)
+
+
 def test_a_duplicate_of_what_is_durable_is_answered_in_its_own_turn(stand):
     stand.send("original", **producer(0))
     stand.settle()

@@ -209,6 +209,31 @@ def test_a_leader_epoch_must_be_ours(client, topic, epoch, code):
     assert code == data.error_code
 
 
+@pytest.mark.parametrize(
+    ("offset", "last_fetched", "code", "diverging"),
+    [
+        (3, -2, 0, None),
+        (3, 0, 0, None),
+        (6, 0, 0, None),
+        (7, 0, 0, (0, 6)),  # beyond the end of its epoch: told where that was
+        (3, 1, ErrorCode.OFFSET_OUT_OF_RANGE, None),
+        (99, 7, ErrorCode.OFFSET_OUT_OF_RANGE, None),
+    ],
+)
+def test_the_epoch_a_reader_fetched_last_is_looked_at_as_in_kafka(
+    client, topic, offset, last_fetched, code, diverging
+):
+    client.create(topic)
+    fill(client, topic)
+
+    request = fetch_request(topic, offset)
+    request.topics[0].partitions[0].last_fetched_epoch = last_fetched
+    data = data_of(client.ask(request, 12))
+
+    where = data.diverging_epoch
+    assert (code, diverging) == (data.error_code, where and (where.epoch, where.end_offset))
+
+
 def test_one_partitions_error_does_not_keep_the_others_back(client, topic):
     client.create(topic)
     fill(client, topic)
