@@ -111,11 +111,13 @@ def test_a_room_has_a_level_of_its_own_until_it_is_taken_back():
         logs.set_level("no such room", "INFO")
 
 
-def test_pythons_logging_has_levels_of_its_own(monkeypatch):
-    monkeypatch.setattr(logging.getLogger("kbroker.storage"), "level", logging.NOTSET)
+def test_pythons_logging_has_levels_of_its_own():
     logs.get_logger("storage")
 
-    logs.set_level("storage", "ERROR")
+    try:
+        logs.set_level("storage", "ERROR")
 
-    assert "ERROR" == logs.levels()["storage"]
-    assert not logging.getLogger("kbroker.storage").isEnabledFor(logging.WARNING)
+        assert "ERROR" == logs.levels()["storage"]
+        assert not logging.getLogger("kbroker.storage").isEnabledFor(logging.WARNING)
+    finally:
+        logs.set_level("storage", None)  # logging remembers its answers: setting the level makes it forget them
