@@ -6,12 +6,15 @@ from kbroker.errors import KafkaError
 from kbroker.observe import logs
 from kbroker.protocol.messages.fetch import FetchableTopicResponse, FetchRequest, FetchResponse
 from kbroker.seams import Timer
-from kbroker.server.rooms import Call, Later, Rooms
+from kbroker.server.rooms import Call, Later, Pausable, Rooms
 from kbroker.server.sessions import FINAL_EPOCH, INITIAL_EPOCH, NO_SESSION, FetchSession, Found
 
 log = logs.get_logger("server")
 
 FIRST_WITH_TOPIC_IDS = 13
+# While a request waits for more partitions than these, its connection is not read from, as in Kafka: of smaller ones a
+# connection may have net.connection.UNANSWERED_MAX, some 10 MB of what they follow.
+WAITING_PARTITIONS_MAX = 100
 READ_COMMITTED = 1
 
 
@@ -34,7 +37,7 @@ def handle_fetch(rooms: Rooms, call: Call, request: FetchRequest) -> FetchRespon
         found = fetch.look()
         if fetch.is_enough(found) or request.max_wait_ms <= 0 or not session.interests:
             return fetch.answer(found)
-        return fetch.wait()
+        return fetch.wait(request.max_wait_ms)
     except BaseException:
         fetch.let_go()
         raise
@@ -71,16 +74,18 @@ def _session_of(rooms: Rooms, call: Call, request: FetchRequest) -> FetchSession
 
 
 class _Fetch:
-    """One request while it is looked at and, perhaps, waits."""
+    """One request while it is looked at and, perhaps, waits. Keeps nothing of the request but a few numbers: it may be
+    large, and name a partition many times."""
 
     __slots__ = (
         "_call",
+        "_committed_only",
         "_incremental",
         "_later",
         "_marked",
         "_max_bytes",
         "_min_bytes",
-        "_request",
+        "_paused",
         "_rooms",
         "_session",
         "_timer",
@@ -89,7 +94,6 @@ class _Fetch:
     def __init__(self, rooms: Rooms, call: Call, request: FetchRequest, session: FetchSession) -> None:
         self._rooms = rooms
         self._call = call
-        self._request = request
         self._session = session
         self._max_bytes = min(request.max_bytes, rooms.settings.fetch_max_bytes)
         self._min_bytes = request.min_bytes
@@ -99,9 +103,11 @@ class _Fetch:
                 self._max_bytes = min(self._max_bytes, quota)
                 self._min_bytes = min(self._min_bytes, quota)  # more will never be found
         self._incremental = request.session_epoch > INITIAL_EPOCH
+        self._committed_only = request.isolation_level == READ_COMMITTED
         self._later: Later | None = None
         self._timer: Timer | None = None
         self._marked = False
+        self._paused: Pausable | None = None  # the connection that is not read from meanwhile
 
     def look(self) -> Found:
         """What is there now."""
@@ -125,7 +131,7 @@ class _Fetch:
             return self._nothing_now()
         session.add_untold(found, self._rooms.partitions)
         topics: dict[str | bytes, FetchableTopicResponse] = {}
-        if self._request.isolation_level == READ_COMMITTED:
+        if self._committed_only:
             for _, data in found.answers:
                 data.aborted_transactions = []
         for interest, data in found.answers:
@@ -153,14 +159,17 @@ class _Fetch:
             session.id = NO_SESSION
         return FetchResponse(session_id=session.id, responses=[])
 
-    def wait(self) -> Later:
+    def wait(self, wait_ms: int) -> Later:
         """Answer when the partitions have enough, one of them fails, or the time is over."""
         self._later = Later(self.let_go)
         self._session.on_ready = self
         self._session.watch_ready()
         self._timer = self._rooms.clock.call_at(
-            self._rooms.clock.monotonic() + self._request.max_wait_ms * 0.001, self.answer_now
+            self._rooms.clock.monotonic() + wait_ms * 0.001, self.answer_now
         )
+        if len(self._session.interests) > WAITING_PARTITIONS_MAX and self._call.connection is not None:
+            self._paused = self._call.connection
+            self._paused.pause()
         return self._later
 
     def ready(self) -> None:
@@ -196,6 +205,7 @@ class _Fetch:
         later = self._stop_waiting()
         if later is not None:
             later.fill(response)
+        self._read_on()
 
     def _stop_waiting(self) -> Later | None:
         later, self._later = self._later, None
@@ -210,6 +220,12 @@ class _Fetch:
         self._stop_waiting()
         if self._session.id == NO_SESSION:
             self._session.end()
+        self._read_on()
+
+    def _read_on(self) -> None:
+        paused, self._paused = self._paused, None
+        if paused is not None:
+            paused.resume()
 
     def failed(self, error: BaseException) -> None:
         """Looking broke: the connection ends (it would wait for ever), the turn goes on."""
