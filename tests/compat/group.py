@@ -68,6 +68,11 @@ class Member:
         """Commit all that it read."""
         self._call("commit", metadata=metadata)
 
+    def die(self) -> None:
+        """Kill its client's process."""
+        _running.remove(self)
+        self.client.kill()
+
     def leave(self) -> None:
         """Close it."""
         _running.remove(self)

@@ -85,7 +85,7 @@ def test_what_a_dead_member_read_goes_to_those_left(
         settled(helper, at, name, 4, [member, dying[name]])
 
     for member in dying.values():
-        member.client.kill()
+        member.die()
 
     for name, member in stay.items():
         settled(helper, at, name, 4, [member])
