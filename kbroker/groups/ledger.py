@@ -405,7 +405,10 @@ class Ledger:
         self._remove(hosted, done)
 
     def _remove(self, hosted: Hosted, done: Callable[[ErrorCode], None]) -> None:
-        """It goes at once, so that who comes next finds a new group; it is back if that cannot be written down."""
+        """It goes at once, so that who comes next finds a new group; it is back if that cannot be written down.
+
+        Where there is a new group by then, the log says what of both is true: commits of the old one may be under way.
+        """
         group_id = hosted.group.group_id
         key = OffsetKeys(group_id).key
         records: list[Record] = [(key(topic, at), None) for topic, at in hosted.where(lambda _: True)]
@@ -422,14 +425,11 @@ class Ledger:
         self.shard.append(records, removed, _nothing)
 
     def _put_back(self, hosted: Hosted) -> None:
-        other = self.groups.get(hosted.group.group_id)
-        if other is None:
-            hosted.gone = False
-            self.groups[hosted.group.group_id] = hosted
-            return self._arm(hosted)
-        for topic, partition, offset in hosted.offsets.all():
-            if other.offsets.get(topic, partition) is None:
-                other.offsets.put(topic, partition, offset)
+        if hosted.group.group_id in self.groups:
+            return self.shard.read_anew()
+        hosted.gone = False
+        self.groups[hosted.group.group_id] = hosted
+        self._arm(hosted)
 
     def expire(self, hosted: Hosted, retention_ms: int) -> None:
         """Let old offsets of a group go, and the group when it has neither offsets nor members."""

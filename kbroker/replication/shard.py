@@ -95,6 +95,12 @@ class Shard:
         )
         self._loading.start()
 
+    def read_anew(self) -> None:
+        """What is in memory may not be what the log says. Whoever waits is told as at its end."""
+        log.warning("state read anew from the log", partition=str(self.tp))
+        self.end()
+        self.load()
+
     def end(self, error: ErrorCode = ErrorCode.NOT_COORDINATOR) -> None:
         """Serve no more. Whoever waits learns `error`: nobody knows whether that change counts."""
         if self.state is State.ENDED:
@@ -204,7 +210,7 @@ class Shard:
     def failed(self, error: BaseException) -> None:
         """`write_out` broke: our own fault. What is in the log says what counts."""
         log.error("shard broke", partition=str(self.tp), exc_info=error)
-        self._reload()
+        self.read_anew()
 
     def _send(self, records: list[Record], changes: list[Change], parts: list[Change]) -> None:
         if self.state is not State.SERVING:
@@ -252,13 +258,7 @@ class Shard:
                 in_doubt = True
             change.answer(why)
         if in_doubt:
-            self._reload()
-
-    def _reload(self) -> None:
-        """What is in memory may not be what the log says."""
-        log.warning("state read anew from the log", partition=str(self.tp))
-        self.end()
-        self.load()
+            self.read_anew()
 
     def _look_at_deadlines(self) -> None:
         self._timer = None

@@ -436,6 +436,21 @@ def test_a_group_whose_deletion_fails_is_still_there(house):
     assert {T: 5, ("t", 1): 6} == house.committed("g")
 
 
+def test_a_commit_under_way_outlives_a_deletion_that_fails_though_there_is_a_new_group(house):
+    house.commit("g", {T: 5})
+    answers = house.commit("g", {("t", 1): 6}, settle=False)
+    house.broker.turn.run()
+    house.disk.fail = lambda what, path: errno.ENOSPC if what == "append" else None
+    deleted: list[dict[str, ErrorCode]] = []
+    house.groups.delete(["g"], deleted.append)
+    house.commit("g", {("t", 2): 7}, settle=False)
+    house.settle()
+
+    assert [{"g": ErrorCode.NOT_COORDINATOR}] == deleted
+    assert 1 == len(answers)
+    assert {T: 5, ("t", 1): 6} == house.committed("g") == house.again().committed("g")
+
+
 # -- what is kept for how long
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kbroker.errors import ErrorCode
+from kbroker.groups.events import ForgetOffsets, Join, Protocol, Sync
 from tests.support.groups import GroupHouse
 from tests.support.memory_disk import Crashed, MemoryDisk
 
@@ -152,3 +154,113 @@ def test_what_was_answered_is_there_wherever_the_power_is_cut(seed, keep):
         assert again.commit("a", {("t", 0): 99}) == [ErrorCode.NONE]
         assert 99 == again.again(crash="none").committed("a")["t", 0]
     assert cuts > 10
+
+
+class Chaos:
+    """Commits, deletions and members at once, on a disk that is full now and then, slow, and never waited for."""
+
+    def __init__(self, seed):
+        self.rng = random.Random(seed)
+        self.full = 0.0  # how likely a write fails
+        small = (
+            {"max.message.bytes": "600"} if self.rng.random() < 0.6 else {}
+        )  # large commits are many batches
+        self.house = GroupHouse(partitions=2, topic={"segment.bytes": "1048576", **small})
+        self.house.create("t", 30)
+        self.house.disk.fail = self._fails
+        self.asked = []  # what was done to which group, and the answers
+
+    def _fails(self, what, path):
+        is_log = what == "append" and path.endswith(".log")
+        return errno.ENOSPC if is_log and self.rng.random() < self.full else None
+
+    def step(self, number):
+        house, rng = self.house, self.rng
+        group, answers = rng.choice(GROUPS), []
+        match rng.choices(
+            ["commit", "delete", "forget", "join", "sync", "disk", "time", "write", "settle"],
+            [50, 6, 6, 8, 8, 5, 6, 6, 4],
+        )[0]:
+            case "commit":
+                offsets = {("t", at): number for at in rng.sample(range(30), rng.choice([1, 2, 25]))}
+                self.asked.append((group, offsets, house.commit(group, offsets, settle=False)))
+            case "delete":
+                house.groups.delete([group], answers.append)
+                self.asked.append((group, None, answers))
+            case "forget":
+                every = tuple(("t", at) for at in range(30))
+                house.groups.forget(group, ForgetOffsets(answers.append, every))
+                self.asked.append((group, None, answers))
+            case "join":
+                instance = rng.choice([None, "i", "j"])
+                protocols = (Protocol("range", b""),)
+                house.groups.handle(
+                    "members",
+                    Join(
+                        answers.append,
+                        "",
+                        instance,
+                        "c",
+                        "/",
+                        10_000,
+                        5_000,
+                        "consumer",
+                        protocols,
+                        False,
+                        False,
+                    ),
+                )
+                self.asked.append(("members", {}, answers))
+            case "sync":
+                self._sync()
+            case "disk":
+                self.full = rng.choice([0, 0, 0.3, 1])
+            case "time":
+                house.clock.advance(rng.choice([10, 2_000, 5_000, 12_000]))
+            case "write":
+                house.broker.turn.run()
+                house.broker.threads.step()
+            case "settle":
+                house.settle()
+
+    def _sync(self):
+        joined = [a[0] for group, _, a in self.asked if group == "members" and a and hasattr(a[0], "leader")]
+        for each in joined:
+            answers = []
+            parts = ((each.member_id, b"x"),)
+            sync = Sync(answers.append, each.generation, each.member_id, None, None, None, parts)
+            self.house.groups.handle("members", sync)
+            self.asked.append(("members", {}, answers))
+
+    def calm(self):
+        """The disk is well again, and everybody who waits has had the time to be answered."""
+        self.full = 0.0
+        for _ in range(40):
+            self.house.clock.advance(1_000)
+            self.house.settle()
+
+    def least(self, group):
+        """Offsets that must be there: the last that were answered, unless something may have taken them away since."""
+        found = {}
+        for asked, offsets, answers in self.asked:
+            if asked == group:
+                if offsets is None:
+                    found = {}
+                elif answers == [ErrorCode.NONE]:
+                    found.update(offsets)
+        return found
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_on_a_disk_that_is_full_now_and_then_memory_is_what_a_restart_reads(seed):
+    chaos = Chaos(seed)
+    for number in range(60):
+        chaos.step(number)
+    chaos.calm()
+
+    assert {1} == {len(answers) for _, _, answers in chaos.asked}, "each is answered once"
+    there = {group: chaos.house.committed(group) for group in GROUPS}
+    for group in GROUPS:
+        assert all(there[group].get(at, -1) >= offset for at, offset in chaos.least(group).items())
+    again = chaos.house.again()
+    assert there == {group: again.committed(group) for group in GROUPS}
