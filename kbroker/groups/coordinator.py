@@ -196,17 +196,6 @@ class GroupCoordinator:
             self._topic = topic.id, len(topic.partitions)
         return self._topic[1]
 
-    def error_of(self, group_id: str) -> ErrorCode:
-        """Whether this broker serves a group: NONE, or why not. COORDINATOR_NOT_AVAILABLE: there is no topic for it yet,
-        which is told to nobody who asks for more than that."""
-        if GROUPS_TOPIC not in self._state.topics:
-            return ErrorCode.COORDINATOR_NOT_AVAILABLE
-        try:
-            self._serving(group_id)
-        except KafkaError as error:
-            return error.code
-        return ErrorCode.NONE
-
     def _serving(self, group_id: str) -> Ledger:
         """The ledger of a group. KafkaError says what a client is told where there is none, or not yet."""
         if self._stopped:
