@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import errno
+import random
 
 import pytest
 
 from kbroker.errors import ErrorCode
 from kbroker.protocol import compression
 from kbroker.protocol.records import Record, RecordBatch, build_batch, record
-from kbroker.replication import shard
+from kbroker.replication import shard, shard_loading
 from kbroker.replication.shard import Shard, State
 from kbroker.replication.shard_loading import SLICE_RECORDS
 from kbroker.replication.shard_records import build
+from tests.support import compacting
 from tests.support.partitions import Stand
 from tests.support.storage import ManualClock, config
 
@@ -348,6 +350,36 @@ def test_a_compacted_log_is_read():
     stand.settle()
 
     assert {b"b": b"2", b"c": b"3"} == Bench(stand).table.rows
+
+
+@pytest.mark.parametrize("step", range(0, 18, 3))
+def test_a_log_that_is_compacted_while_it_is_read(step, monkeypatch):
+    """A value that was read is undone by its tombstone, though a round goes over both in between."""
+    monkeypatch.setattr(shard_loading, "LOAD_BYTES", 300)
+    rng = random.Random(step)
+    bench = Bench(segment_bytes=1500)
+    for number in range(60):
+        value = None if rng.random() < 0.3 else b"%d" % number * rng.randrange(1, 12)
+        bench.put(str(number), (b"k%d" % rng.randrange(8), value))
+        bench.settle()
+    stand, again = bench.stand, Bench(bench.stand, load=False)
+    again.shard.load()
+    for _ in range(step):
+        stand.broker.threads.step()
+        stand.turn()
+        stand.clock.advance(20)
+    assert State.LOADING is again.shard.state
+
+    for cleaned in compacting.made(stand.broker, stand.log):
+        stand.log.swap(cleaned, stand.log.truncations, lambda swapped: None)
+        while stand.log.swap_pending:
+            stand.flush()
+    for _ in range(100):
+        again.settle()
+        stand.clock.advance(20)
+
+    assert State.SERVING is again.shard.state
+    assert bench.table.rows == again.table.rows
 
 
 def test_a_log_that_ends_in_emptied_batches_is_read():
