@@ -8,12 +8,15 @@ import pytest
 
 from kbroker.errors import ErrorCode, KafkaError
 from kbroker.protocol.records import build_batch, record
+from tests.support import raw_groups
 from tests.support.broker_process import BrokerProcess
 from tests.support.histories import produce
+from tests.support.raw_client import RawClient
 from tests.support.small_disk import mounted
 
 SIZE_MB = 64  # more than the broker wants to see free before it takes writes again
 BATCHES_MAX = 2_000
+COMMITS_MAX = 50_000
 AGAIN_S = 10.0
 
 pytestmark = pytest.mark.faults
@@ -128,4 +131,37 @@ def test_topics_are_refused_while_the_disk_is_full_and_made_afterwards(broker, d
     broker.start()
     with broker.admin() as admin:
         assert sorted(["before", "after", *made]) == admin.topics()
+    assert "Traceback" not in broker.log_text()
+
+
+def test_commits_are_refused_while_the_disk_is_full_and_groups_go_on(broker, disk, monkeypatch):
+    monkeypatch.setattr(raw_groups, "NOT_YET", (14, 15))  # 16 is what a refused commit is answered
+    with broker.admin() as admin:
+        admin.create_topic("t")
+    at, answered = ("t", 0), -1
+    with RawClient(("127.0.0.1", broker.port)) as raw:
+        member = raw_groups.join(raw, "members", session_ms=600_000)
+        disk.fill()
+        while (code := raw_groups.commit(raw, "simple", {at: answered + 1})) == 0:  # what is left of a block
+            answered += 1
+            assert answered < COMMITS_MAX, "the disk is never full"
+
+        assert ErrorCode.NOT_COORDINATOR == code
+        assert ErrorCode.NOT_COORDINATOR == raw_groups.commit(raw, "members", {at: 1}, member)
+        assert answered == raw_groups.committed(raw, "simple").get(at, -1)
+        assert 0 == raw_groups.beat(raw, "members", member)
+
+        disk.free()
+        deadline = time.monotonic() + AGAIN_S
+        while (code := raw_groups.commit(raw, "simple", {at: 1_000_000})) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert 0 == code
+        assert 0 == raw_groups.commit(raw, "members", {at: 2}, member)
+    broker.kill()
+    broker.start()
+    with RawClient(("127.0.0.1", broker.port)) as raw:
+        monkeypatch.undo()
+        assert {at: 1_000_000} == raw_groups.committed(raw, "simple")
+        assert {at: 2} == raw_groups.committed(raw, "members")
+        assert 0 == raw_groups.beat(raw, "members", member)
     assert "Traceback" not in broker.log_text()
