@@ -48,6 +48,7 @@ from kbroker.groups.limits import (
     NEW_MEMBER_JOIN_TIMEOUT_S,
     PENDING_MAX,
     POSTPONE_MIN_S,
+    PROTOCOLS_MAX,
     SESSION_GRAIN_S,
     GroupLimits,
 )
@@ -288,6 +289,8 @@ class ClassicGroup:
             return ErrorCode.INVALID_SESSION_TIMEOUT
         if self.state is State.DEAD:
             return ErrorCode.COORDINATOR_NOT_AVAILABLE
+        if len(event.protocols) > PROTOCOLS_MAX:
+            return ErrorCode.INCONSISTENT_GROUP_PROTOCOL
         if self.state is State.EMPTY:
             fits = bool(event.protocol_type and event.protocols)
         else:

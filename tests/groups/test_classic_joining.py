@@ -177,6 +177,13 @@ def test_a_join_without_protocols_or_without_a_type_is_refused(stage):
     assert stage.group.is_empty
 
 
+def test_a_join_with_more_protocols_than_anybody_has_is_refused(stage):
+    names = tuple(str(number) for number in range(101))
+
+    assert INCONSISTENT == stage.join("a", protocols=names).error
+    assert ErrorCode.MEMBER_ID_REQUIRED == stage.join("a", protocols=names[:100]).error
+
+
 def test_a_join_that_not_all_members_can_follow_is_refused(stage):
     stage.settle("a", protocols=("range", "sticky"))
     stage.join("b", version=3, protocols=("sticky",))
