@@ -38,8 +38,9 @@ from kbroker.replication.cleaner import Cleaner
 from kbroker.replication.replicas import Replicas
 from kbroker.replication.upkeep import Upkeep
 from kbroker.seams import Clock, Disk, Net, Random, Threads
+from kbroker.server.apis import APIS
 from kbroker.server.aside import Aside
-from kbroker.server.dispatch import APIS, Dispatcher
+from kbroker.server.dispatch import Dispatcher
 from kbroker.server.listener import Connections, Limits, Secure, bind_all, sockets_of
 from kbroker.server.producer_ids import ProducerIds
 from kbroker.server.progress import Progress

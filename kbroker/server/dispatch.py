@@ -1,4 +1,4 @@
-"""From a frame to its handler and back: the table of APIs, headers, versions, answers in order.
+"""From a frame to its handler and back: headers, versions, answers in order.
 
 One of the doors where errors are caught: whatever a handler lets escape ends that request's connection with one log
 line, never the broker.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
 from struct import Struct as Layout
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from kbroker.errors import KafkaError, ProtocolError
 from kbroker.net.connection import Connection
@@ -19,175 +19,20 @@ from kbroker.protocol.frames import decode_request_header, encode_response, flex
 from kbroker.protocol.messages import APIS as NAMES
 from kbroker.protocol.messages import REQUESTS
 from kbroker.protocol.wire import Message
-from kbroker.server.handlers.api_versions import handle_api_versions, unsupported_version
-from kbroker.server.handlers.cluster import handle_describe_log_dirs
-from kbroker.server.handlers.configs import (
-    handle_alter_configs,
-    handle_describe_configs,
-    handle_incremental_alter_configs,
-    handle_list_config_resources,
-)
-from kbroker.server.handlers.coordinators import handle_find_coordinator
-from kbroker.server.handlers.elections import (
-    handle_describe_quorum,
-    handle_elect_leaders,
-    handle_list_partition_reassignments,
-)
-from kbroker.server.handlers.features import handle_update_features
-from kbroker.server.handlers.fetch import handle_fetch
-from kbroker.server.handlers.group_views import (
-    handle_delete_groups,
-    handle_describe_groups,
-    handle_list_groups,
-)
-from kbroker.server.handlers.groups import (
-    handle_heartbeat,
-    handle_join_group,
-    handle_leave_group,
-    handle_sync_group,
-)
-from kbroker.server.handlers.leader_epochs import handle_offset_for_leader_epoch
-from kbroker.server.handlers.list_offsets import handle_list_offsets
-from kbroker.server.handlers.metadata import (
-    handle_describe_cluster,
-    handle_metadata,
-)
-from kbroker.server.handlers.offset_fetch import handle_offset_fetch
-from kbroker.server.handlers.offsets import handle_offset_commit, handle_offset_delete
-from kbroker.server.handlers.produce import handle_produce
-from kbroker.server.handlers.producers import handle_init_producer_id
-from kbroker.server.handlers.quotas import handle_alter_client_quotas, handle_describe_client_quotas
-from kbroker.server.handlers.security import handle_describe_user_scram_credentials
-from kbroker.server.handlers.topic_partitions import handle_describe_topic_partitions
-from kbroker.server.handlers.topics import (
-    handle_create_partitions,
-    handle_create_topics,
-    handle_delete_records,
-    handle_delete_topics,
-)
-from kbroker.server.lanes import Lane, lane_of
-from kbroker.server.rooms import NO_RESPONSE, Call, NoResponse, Rooms
+from kbroker.server.apis import API_VERSIONS, Api, advertised
+from kbroker.server.handlers.api_versions import unsupported_version
+from kbroker.server.rooms import NO_RESPONSE, Call, Rooms
+
+if TYPE_CHECKING:
+    from kbroker.server.lanes import Lane
 
 log = logs.get_logger("server")
 
-Response = Message | Slot | NoResponse
-Handler = Callable[[Rooms, Call, Any], Response | Coroutine[Any, Any, Response]]
-
-LaneOf = Callable[[Rooms, int, Any, memoryview, int, int], Lane | None]
-
-API_VERSIONS = 18
 # A connection that left its lane this often changes between partitions: it gets none any more.
 LANES_LOST_MAX = 16
 
 # api key and version as one number, correlation id, size of the client id (-1: null): every request header begins so
 _HEADER = Layout(">Iih")
-
-
-class Api(NamedTuple):
-    """A row of the table: what is advertised, what is served, who answers."""
-
-    handler: Handler
-    advertised: tuple[int, int]
-    served: tuple[int, int]
-    lane_of: LaneOf | None = None  # opens a straight path for requests like this one
-
-
-def _api(
-    key: int, handler: Handler, *, advertise: tuple[int, int] | None = None, lane_of: LaneOf | None = None
-) -> tuple[int, Api]:
-    """A row with Kafka's own range, which the messages declare, unless `advertise` says otherwise."""
-    served = VERSIONS[key]
-    advertise = advertise or served
-    return key, Api(handler, advertise, (max(served[0], advertise[0]), min(served[1], advertise[1])), lane_of)
-
-
-# Kafka 4.3's ranges, known without importing the messages (a test holds them against the declarations).
-VERSIONS: dict[int, tuple[int, int]] = {
-    0: (3, 13),
-    1: (4, 18),
-    2: (1, 11),
-    3: (0, 13),
-    8: (2, 10),
-    9: (1, 10),
-    10: (0, 6),
-    11: (0, 9),
-    12: (0, 4),
-    13: (0, 5),
-    14: (0, 5),
-    15: (0, 6),
-    16: (0, 5),
-    18: (0, 4),
-    19: (2, 7),
-    20: (1, 6),
-    21: (0, 2),
-    22: (0, 6),
-    23: (2, 4),
-    32: (1, 4),
-    33: (0, 2),
-    35: (1, 5),
-    37: (0, 3),
-    42: (0, 2),
-    43: (0, 2),
-    44: (0, 1),
-    46: (0, 0),
-    47: (0, 0),
-    48: (0, 1),
-    49: (0, 1),
-    50: (0, 0),
-    55: (0, 2),
-    57: (0, 2),
-    60: (0, 2),
-    74: (0, 1),
-    75: (0, 0),
-}
-
-APIS: dict[int, Api] = dict(
-    [
-        # Kafka 4 advertises Produce from 0 and closes on 0-2: librdkafka before 2.11.1 turns compression off otherwise
-        # (KAFKA-18659)
-        _api(0, handle_produce, advertise=(0, 13), lane_of=lane_of),
-        _api(1, handle_fetch),
-        _api(2, handle_list_offsets),
-        _api(3, handle_metadata),
-        _api(8, handle_offset_commit),
-        _api(9, handle_offset_fetch),
-        _api(10, handle_find_coordinator),
-        _api(11, handle_join_group),
-        _api(12, handle_heartbeat),
-        _api(13, handle_leave_group),
-        _api(14, handle_sync_group),
-        _api(15, handle_describe_groups),
-        _api(16, handle_list_groups),
-        _api(API_VERSIONS, handle_api_versions),
-        _api(19, handle_create_topics),
-        _api(20, handle_delete_topics),
-        _api(21, handle_delete_records),
-        _api(22, handle_init_producer_id, advertise=(0, 5)),  # 6 is two-phase commit, unstable in Kafka too
-        _api(23, handle_offset_for_leader_epoch),
-        _api(32, handle_describe_configs),
-        _api(33, handle_alter_configs),
-        _api(35, handle_describe_log_dirs),
-        _api(37, handle_create_partitions),
-        _api(42, handle_delete_groups),
-        _api(43, handle_elect_leaders),
-        _api(44, handle_incremental_alter_configs),
-        _api(46, handle_list_partition_reassignments),
-        _api(47, handle_offset_delete),
-        _api(48, handle_describe_client_quotas),
-        _api(49, handle_alter_client_quotas),
-        _api(50, handle_describe_user_scram_credentials),
-        _api(55, handle_describe_quorum),
-        _api(57, handle_update_features),
-        _api(60, handle_describe_cluster),
-        _api(74, handle_list_config_resources),
-        _api(75, handle_describe_topic_partitions),
-    ]
-)
-
-
-def advertised(apis: Mapping[int, Api]) -> dict[int, tuple[int, int]]:
-    """What ApiVersions answers: ranges by key."""
-    return {key: api.advertised for key, api in apis.items()}
 
 
 class Peer:
@@ -234,8 +79,7 @@ class _Row:
     def __init__(self, key: int, version: int, api: Api) -> None:
         self.key = key
         self.version = version
-        self.handler = api.handler
-        self.lane_of = api.lane_of
+        self.handler, self.lane_of = api.load()
         self.decode: Callable[[memoryview], Any] = decoder_of(REQUESTS[key], version)
         self.flexible = version >= flexible_from(key)
 

@@ -74,7 +74,7 @@ from kbroker.protocol.messages.topics import (
 )
 from kbroker.protocol.records import Record, build_batch
 from kbroker.protocol.wire import Message
-from kbroker.server.dispatch import APIS
+from kbroker.server.apis import APIS
 from tests.compat import group_requests
 from tests.support.peers import Peer
 from tests.support.raw import RawClient, error_codes

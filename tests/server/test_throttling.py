@@ -21,7 +21,8 @@ from kbroker.protocol.messages.quotas import (
 )
 from kbroker.protocol.messages.topics import CreatableTopic, CreateTopicsRequest, DeleteTopicsRequest
 from kbroker.protocol.records import build_batch, record
-from kbroker.server.dispatch import Api, Dispatcher, Peer
+from kbroker.server.apis import Api
+from kbroker.server.dispatch import Dispatcher, Peer
 from kbroker.server.quotas import PRODUCE, REQUEST, Quotas, Windows
 from kbroker.testing import Broker
 from tests.support.fake_net import Wire

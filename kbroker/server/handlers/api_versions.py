@@ -13,9 +13,9 @@ from kbroker.protocol.messages.api_versions import (
     FinalizedFeatureKey,
     SupportedFeatureKey,
 )
+from kbroker.server.apis import API_VERSIONS, APIS, advertised
 from kbroker.server.rooms import Call, Rooms
 
-API_VERSIONS = 18
 _SOFTWARE = re.compile(r"[a-zA-Z0-9](?:[a-zA-Z0-9\-.]*[a-zA-Z0-9])?")  # KIP-511
 
 # The only feature spoken of, with Kafka 4.3's levels (7: 3.3, the first of KRaft; 30: 4.3). Others change what
@@ -42,7 +42,7 @@ def handle_api_versions(
     ):
         return ApiVersionsResponse(error_code=ErrorCode.INVALID_REQUEST)
     return ApiVersionsResponse(
-        api_keys=_sent(_of_table() if ranges is None else ranges),
+        api_keys=_sent(advertised(APIS) if ranges is None else ranges),
         supported_features=[
             SupportedFeatureKey(
                 name=METADATA_VERSION, min_version=METADATA_VERSION_MIN, max_version=METADATA_VERSION_MAX
@@ -74,9 +74,3 @@ def _sent(ranges: Ranges) -> list[ApiVersion]:
         ApiVersion(api_key=key, min_version=first, max_version=last)
         for key, (first, last) in sorted(ranges.items())
     ]
-
-
-def _of_table() -> Ranges:
-    from kbroker.server import dispatch  # the table names this module's handler: it cannot be there before it
-
-    return dispatch.advertised(dispatch.APIS)

@@ -16,7 +16,7 @@ from kbroker.protocol.messages import producers as pr
 from kbroker.protocol.messages import quotas as qu
 from kbroker.protocol.messages import security as se
 from kbroker.protocol.messages import topics as tp
-from kbroker.server.dispatch import APIS
+from kbroker.server.apis import APIS
 from tests.support.rooms import House
 
 TOPIC, BROKER = 2, 4
@@ -346,7 +346,7 @@ async def test_requests_and_answers_fit_their_version(tmp_path, key, version):
     for request in REQUESTS_OF[key](version):
         sent = b"".join(map(bytes, encode(request, version)))
         arrived = decode(REQUESTS[key], version, memoryview(sent), 0, len(sent))
-        answer = await house.ask(APIS[key].handler, arrived, version=version)
+        answer = await house.ask(APIS[key].load()[0], arrived, version=version)
 
         left = encode_response(answer, version, 7)
         frame = left if isinstance(left, bytes) else b"".join(map(bytes, left))
