@@ -58,6 +58,9 @@ from kbroker.turn import Turn
 
 log = logs.get_logger("groups")
 
+# Reasons for which records are left out that the broker's log tells apart: damage may be of as many kinds as records.
+REASONS_MAX = 20
+
 _COMMITTED = Committed(ErrorCode.NONE)
 
 CommittedOffsets = tuple[tuple[str, int, Offset], ...]
@@ -176,7 +179,10 @@ class Ledger:
     def apply(self, said: Entry) -> None:
         """The next record of the log."""
         if isinstance(said, Unreadable):
-            self._unreadable[said.why] = self._unreadable.get(said.why, 0) + 1
+            why = said.why
+            if why not in self._unreadable and len(self._unreadable) >= REASONS_MAX:
+                why = "other reasons"
+            self._unreadable[why] = self._unreadable.get(why, 0) + 1
             return
         found = self._found.get(said.group_id)
         if found is None:

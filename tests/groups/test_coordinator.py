@@ -12,7 +12,8 @@ from kbroker.errors import ErrorCode
 from kbroker.groups import coordinator
 from kbroker.groups.coordinator import spread
 from kbroker.groups.events import Beat, Beaten, Leave, Leaver, Left, Sync, Synced
-from kbroker.groups.ledger import Ledger
+from kbroker.groups.ledger import REASONS_MAX, Ledger
+from kbroker.groups.records import Unreadable
 from tests.support.groups import GroupHouse
 
 T = ("t", 0)
@@ -493,6 +494,20 @@ def test_groups_without_members_and_offsets_go():
 
 
 # -- loading
+
+
+def test_damage_of_many_kinds_is_told_in_few_lines(house, caplog):
+    house.commit("g", {T: 5})
+    [ledger] = house.groups._ledgers.values()
+    for number in range(100):
+        ledger.apply(Unreadable(f"damage of kind {number}"))
+    for _ in ledger.finish():
+        pass
+
+    told = [line for line in caplog.messages if "records left out" in line]
+    assert REASONS_MAX + 1 == len(told)
+    assert "other reasons" in told[-1]
+    assert f"count={100 - REASONS_MAX}" in told[-1]
 
 
 def test_while_it_is_read_nobody_is_served():
