@@ -167,7 +167,8 @@ class Kafka:
     """One broker, also its own controller. `with Kafka() as peer:`, or start() and stop(); may be started again.
 
     `folder` keeps data, config and log (default: a temporary one, removed at the end). `tls` is (certificate chain,
-    PKCS#8 key), both PEM files: adds an SSL listener. `config` overrides anything.
+    PKCS#8 key), both PEM files: adds an SSL listener. `config` overrides anything. `features` have these levels, others
+    Kafka's own.
     """
 
     def __init__(
@@ -179,6 +180,7 @@ class Kafka:
         tls: tuple[Path, Path] | None = None,
         tls_port: int = 0,
         heap: str = HEAP,
+        features: Mapping[str, int] | None = None,
     ) -> None:
         self.port = port or free_port()
         self.tls_port = (tls_port or free_port()) if tls else 0
@@ -189,6 +191,7 @@ class Kafka:
         self._config = dict(config or {})
         self._tls = tls
         self._heap = heap
+        self._features = dict(features or {})
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -323,7 +326,9 @@ class Kafka:
     def _format(self) -> None:
         # Kafka's form of a UUID. Its first six bits are zero: an id that begins with "-" is read as an option.
         cluster_id = urlsafe_b64encode(bytes((os.urandom(1)[0] & 3,)) + os.urandom(15)).decode().rstrip("=")
-        done = run("kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(self._server_properties))
+        levels = [arg for name, level in self._features.items() for arg in ("--feature", f"{name}={level}")]
+        what = ("-t", cluster_id, "-c", str(self._server_properties), *levels)
+        done = run("kafka.tools.StorageTool", "format", *what)
         if done.returncode != 0:
             raise KafkaUnavailable(f"Kafka could not format its folder:\n{done.stdout}{done.stderr}")
 

@@ -90,6 +90,8 @@ APIS: dict[int, Api] = {
     55: _api("handlers.elections.handle_describe_quorum", 0, 2),
     57: _api("handlers.features.handle_update_features", 0, 2),
     60: _api("handlers.metadata.handle_describe_cluster", 0, 2),
+    68: _api("handlers.consumer_groups.handle_consumer_group_heartbeat", 0, 1),
+    69: _api("handlers.consumer_groups.handle_consumer_group_describe", 0, 1),
     74: _api("handlers.configs.handle_list_config_resources", 0, 1),
     75: _api("handlers.topic_partitions.handle_describe_topic_partitions", 0, 0),
 }

@@ -173,14 +173,16 @@ class KbrokerPeer(Peer):
 
 
 class KafkaPeer(Peer):
-    """Apache Kafka in KRaft mode, broker and controller in one process."""
+    """Apache Kafka in KRaft mode, broker and controller in one process; without groups of the new kind."""
 
     name = "kafka"
 
     def __init__(self, folder: Path, certificates: Certificates, settings: dict[str, str]) -> None:
         super().__init__(folder, certificates, settings)
         self.log = folder / "kafka.log"
-        self._kafka = Kafka(port=self.port, folder=folder, config=self._with_controller())
+        self._kafka = Kafka(
+            port=self.port, folder=folder, config=self._with_controller(), features={"group.version": 0}
+        )
 
     def _with_controller(self) -> dict[str, str]:
         protocols = self.settings["listener.security.protocol.map"]

@@ -54,6 +54,8 @@ APIS: dict[int, tuple[str, str]] = {
     57: ("cluster", "UpdateFeatures"),
     60: ("cluster", "DescribeCluster"),
     64: ("cluster", "UnregisterBroker"),
+    68: ("consumer_groups", "ConsumerGroupHeartbeat"),
+    69: ("consumer_groups", "ConsumerGroupDescribe"),
     74: ("configs", "ListConfigResources"),
     75: ("metadata", "DescribeTopicPartitions"),
 }

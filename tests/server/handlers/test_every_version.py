@@ -8,6 +8,7 @@ from kbroker.protocol.messages import REQUESTS, RESPONSES
 from kbroker.protocol.messages import api_versions as av
 from kbroker.protocol.messages import cluster as cl
 from kbroker.protocol.messages import configs as cf
+from kbroker.protocol.messages import consumer_groups as cg
 from kbroker.protocol.messages import groups as gr
 from kbroker.protocol.messages import list_offsets as lo
 from kbroker.protocol.messages import metadata as md
@@ -282,6 +283,18 @@ def update_features(version):
         yield cl.UpdateFeaturesRequest(feature_updates=[update])
 
 
+def consumer_group_heartbeat(version):
+    yield cg.ConsumerGroupHeartbeatRequest(
+        group_id="g", member_id="m", subscribed_topic_names=["t"], topic_partitions=[]
+    )
+    by_pattern = {"subscribed_topic_regex": "t.*"} if version else {}
+    yield cg.ConsumerGroupHeartbeatRequest(group_id="g", member_id="m", **by_pattern)
+
+
+def consumer_group_describe(version):
+    yield cg.ConsumerGroupDescribeRequest(group_ids=["g", "h"], include_authorized_operations=True)
+
+
 def list_config_resources(version):
     yield cf.ListConfigResourcesRequest()
     if version:
@@ -328,6 +341,8 @@ REQUESTS_OF = {
     55: describe_quorum,
     57: update_features,
     60: describe_cluster,
+    68: consumer_group_heartbeat,
+    69: consumer_group_describe,
     74: list_config_resources,
     75: describe_topic_partitions,
 }

@@ -15,7 +15,7 @@ module.exports = (library, common, withAdmin, codeOf) => {
       groupInstanceId: ask.instance_id ?? undefined,
       sessionTimeout: ask.session_ms,
       heartbeatInterval: ask.heartbeat_ms,
-      rebalanceTimeout: 30_000,
+      rebalanceTimeout: Math.max(30_000, ask.session_ms),
       maxWaitTime: 300,
       metadataMaxAge: 2000,
       autocommit: ask.auto_commit ? 200 : false
