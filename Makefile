@@ -22,7 +22,7 @@ PEER ?= kbroker
 # Seconds after which a stage of `make test` is given up.
 UNIT_LIMIT ?= 600
 FAULTS_LIMIT ?= 600
-COMPAT_LIMIT ?= 900
+COMPAT_LIMIT ?= 1800
 
 # Exact versions of every dependency; /dev/null takes the newest.
 CONSTRAINTS ?= constraints.txt
