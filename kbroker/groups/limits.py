@@ -14,7 +14,7 @@ PENDING_MAX = 10_000
 
 # Ways to divide partitions that a member may offer; clients offer one to four. Each generation looks through those of all
 # its members on the loop, and a static member stays for many without saying them again. Beyond it there is none in common.
-PROTOCOLS_MAX = 100
+PROTOCOLS_MAX = 1_000
 
 # An id begins with the client's own words (its client id or instance id). It goes into answers and records, where a
 # string has 32,767 bytes at most.

@@ -178,10 +178,10 @@ def test_a_join_without_protocols_or_without_a_type_is_refused(stage):
 
 
 def test_a_join_with_more_protocols_than_anybody_has_is_refused(stage):
-    names = tuple(str(number) for number in range(101))
+    names = tuple(str(number) for number in range(1001))
 
     assert INCONSISTENT == stage.join("a", protocols=names).error
-    assert ErrorCode.MEMBER_ID_REQUIRED == stage.join("a", protocols=names[:100]).error
+    assert ErrorCode.MEMBER_ID_REQUIRED == stage.join("a", protocols=names[:1000]).error
 
 
 def test_a_join_that_not_all_members_can_follow_is_refused(stage):
