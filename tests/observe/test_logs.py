@@ -120,4 +120,5 @@ def test_pythons_logging_has_levels_of_its_own():
         assert "ERROR" == logs.levels()["storage"]
         assert not logging.getLogger("kbroker.storage").isEnabledFor(logging.WARNING)
     finally:
-        logs.set_level("storage", None)  # logging remembers its answers: setting the level makes it forget them
+        # logging remembers its answers; setting the level makes it forget them
+        logs.set_level("storage", None)
