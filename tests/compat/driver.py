@@ -11,6 +11,7 @@ The operations (every one also has servers, ca, client_id):
     produce         topic, partition, records, acks, codec, idempotent,
                     tiny (a request per record, pipelined), pause_ms,
                     give_up_ms                                           -> offsets [n or null]
+    begin_transaction  transactional_id, give_up_ms: initialise its producer, begin -> {}
     consume         topic, partition, offset (number, earliest, latest),
                     count, timeout_ms, committed, max_wait_ms, min_bytes -> records
     offset          topic, partition, when (number: a time, earliest, latest) -> offset (null: no such time)

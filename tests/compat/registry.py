@@ -37,6 +37,7 @@ EVERYTHING = frozenset(
         "null headers",  # a header's value may be null
         "tells null",  # null and empty differ in what it reads
         "idempotent",
+        "transactions",
         "tiny",  # a request per record, several in flight
         "consume",  # from an assigned partition, without a group
         "offset",  # beginning and end
@@ -65,6 +66,7 @@ GROUPS = frozenset(
         "delete offsets",
     }
 )
+NEW_GROUPS = frozenset({"new groups"})  # by KIP-848, when told so
 RESTART = frozenset({"restart"})  # also takes part in the scenarios that restart the broker
 
 
@@ -218,7 +220,7 @@ CLIENTS = {
     ),
     "confluent": Spec(
         _python("confluent_driver.py", "confluent_kafka", "confluent-kafka"),
-        can=EVERYTHING | RESTART | GROUPS - {"delete offsets"},
+        can=EVERYTHING | RESTART | NEW_GROUPS | GROUPS - {"delete offsets"},
         versions={"Produce": {10}, "Fetch": {16}, "Metadata": {13}},
         group_versions=_group_versions(9, 9, 2, 5, 3, 1, 3),
     ),
@@ -231,7 +233,7 @@ CLIENTS = {
     ),
     "java": Spec(
         _java,
-        can=EVERYTHING | RESTART | GROUPS,
+        can=EVERYTHING | RESTART | NEW_GROUPS | GROUPS,
         versions={"Produce": {13}, "Fetch": {18}, "Metadata": {13}},
         group_versions=_group_versions(9, 9, 6, 9, 4, 5, 5),
     ),
@@ -250,7 +252,15 @@ CLIENTS = {
     "kafka-go": Spec(
         _go("kafka-go"),
         can=EVERYTHING
-        - {"delete_records", "idempotent", "tiny", "null headers", "tells null", "out of range"}
+        - {
+            "delete_records",
+            "idempotent",
+            "transactions",
+            "tiny",
+            "null headers",
+            "tells null",
+            "out of range",
+        }
         | GROUPS - {"commit metadata", "static members", "fenced", "cooperative", "revoked"},
         versions={"Produce": {8}, "Fetch": {10}, "Metadata": {6, 8}},
         group_versions=_group_versions(2, 1, 0, 2, 0, 0, 0),

@@ -9,7 +9,7 @@ from kbroker.cluster.commands import CreateTopics, NewTopic
 from kbroker.cluster.names import GROUPS_TOPIC
 from kbroker.cluster.placement import place
 from kbroker.errors import ErrorCode, KafkaError
-from kbroker.model import NO_BROKER, new_uuid
+from kbroker.model import NO_BROKER, BrokerId, new_uuid
 from kbroker.observe import logs
 from kbroker.protocol.messages.groups import Coordinator, FindCoordinatorRequest, FindCoordinatorResponse
 from kbroker.server.handlers.shared import endpoint_of
@@ -28,8 +28,9 @@ def handle_find_coordinator(
 
     A group's coordinator is the broker that leads its partition of `__consumer_offsets`. The first to ask for one waits
     for that topic to be made, one fsync, and is answered like all others; Kafka answers COORDINATOR_NOT_AVAILABLE then.
-    Not done: transactions (TRANSACTIONAL_ID_AUTHORIZATION_FAILED: fatal and clear in every client, while any other
-    code is retried for ever by librdkafka), share groups (INVALID_REQUEST, as for any other type of key).
+    Not done: transactions (this broker is named, and refuses the producer at InitProducerId: an error here is retried
+    by sarama fifty times, and KafkaJS does not tell which it was), share groups (INVALID_REQUEST, as for any other type
+    of key).
     v1 key types (KIP-98) · v3 flexible · v4 many keys at once (KIP-699) · v5 TRANSACTION_ABORTABLE (KIP-890) · v6 share
     groups (KIP-932)
     """
@@ -93,18 +94,20 @@ def _answer(rooms: Rooms, call: Call, request: FindCoordinatorRequest) -> FindCo
 
 def _coordinator(rooms: Rooms, call: Call, key_type: int, key: str) -> Coordinator:
     if key_type == TRANSACTION:
-        return _none(key, ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, "This broker has no transactions.")
+        return _here(rooms, call, key, rooms.node_id)
     if key_type != GROUP:
         return _none(key, ErrorCode.INVALID_REQUEST, f"This broker has no keys of type {key_type}.")
-    state = rooms.cluster.state
-    topic = state.topics.get(GROUPS_TOPIC)
+    topic = rooms.cluster.state.topics.get(GROUPS_TOPIC)
     if topic is None:
         return _none(key, ErrorCode.COORDINATOR_NOT_AVAILABLE, f"The topic {GROUPS_TOPIC} cannot be made.")
-    leader = topic.partitions[rooms.groups.partition_of(key)].leader
-    endpoint = endpoint_of(state, leader, call.listener)
+    return _here(rooms, call, key, topic.partitions[rooms.groups.partition_of(key)].leader)
+
+
+def _here(rooms: Rooms, call: Call, key: str, node_id: BrokerId) -> Coordinator:
+    endpoint = endpoint_of(rooms.cluster.state, node_id, call.listener)
     if endpoint is None:
-        return _none(key, ErrorCode.COORDINATOR_NOT_AVAILABLE, "Nobody leads this group's partition now.")
-    return Coordinator(key=key, node_id=leader, host=endpoint.host, port=endpoint.port, error_message="")
+        return _none(key, ErrorCode.COORDINATOR_NOT_AVAILABLE, "No broker answers for this key now.")
+    return Coordinator(key=key, node_id=node_id, host=endpoint.host, port=endpoint.port, error_message="")
 
 
 def _none(key: str, code: ErrorCode, why: str) -> Coordinator:

@@ -91,6 +91,7 @@ public class Driver {
         }
         switch (ask.get("op").asText()) {
             case "produce": return produce(ask);
+            case "begin_transaction": return beginTransaction(ask);
             case "consume": return consume(ask);
             case "offset": return offset(ask);
             default:
@@ -196,6 +197,18 @@ public class Driver {
         ObjectNode out = JSON.createObjectNode();
         out.set("offsets", offsets);
         return out;
+    }
+
+    static ObjectNode beginTransaction(JsonNode ask) {
+        Properties settings = common(ask);
+        settings.put("transactional.id", ask.get("transactional_id").asText());
+        settings.put("max.block.ms", ask.get("give_up_ms").asInt());
+        try (KafkaProducer<byte[], byte[]> producer =
+                new KafkaProducer<>(settings, new ByteArraySerializer(), new ByteArraySerializer())) {
+            producer.initTransactions();
+            producer.beginTransaction();
+        }
+        return JSON.createObjectNode();
     }
 
     static ObjectNode consume(JsonNode ask) {

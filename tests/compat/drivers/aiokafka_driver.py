@@ -95,6 +95,18 @@ async def alter(ask: Ask) -> Any:
         return {}
 
 
+async def begin_transaction(ask: Ask) -> Any:
+    producer = AIOKafkaProducer(
+        **common(ask), transactional_id=ask["transactional_id"], request_timeout_ms=ask["give_up_ms"]
+    )
+    try:
+        await producer.start()
+        await producer.begin_transaction()
+        return {}
+    finally:
+        await producer.stop()
+
+
 async def produce(ask: Ask) -> Any:
     producer = AIOKafkaProducer(
         **common(ask),
@@ -186,6 +198,7 @@ OPS = {
     "describe": run(describe),
     "alter": run(alter),
     "produce": run(produce),
+    "begin_transaction": run(begin_transaction),
     "consume": run(consume),
     "offset": run(offset),
     **group_ops(common, admin, run),

@@ -129,6 +129,13 @@ def produce(ask: Ask) -> Any:
     return {"offsets": offsets}
 
 
+def begin_transaction(ask: Ask) -> Any:
+    producer = Producer({**common(ask), "transactional.id": ask["transactional_id"]})
+    producer.init_transactions(ask["give_up_ms"] / 1000)
+    producer.begin_transaction()
+    return {}
+
+
 def consume(ask: Ask) -> Any:
     consumer = Consumer(
         {
@@ -192,6 +199,7 @@ OPS = {
     "describe": describe,
     "alter": alter,
     "produce": produce,
+    "begin_transaction": begin_transaction,
     "consume": consume,
     "offset": offset,
     **group_ops(common, admin),

@@ -12,7 +12,8 @@ from members import POLL_S, Member, member_ops
 from lines import Ask, Failed
 
 LIMIT_S = 25
-FENCED_INSTANCE_ID, FENCED = 82, "Static consumer fenced"
+# Kafka's own error is only in the words of a fatal one
+FATAL = {"Static consumer fenced": 82, "API version not supported": 35}
 
 
 class ConfluentMember(Member):
@@ -52,9 +53,9 @@ class ConfluentMember(Member):
         for message in self.consumer.consume(500, POLL_S):
             if message.error() is None:
                 found.append([message.partition(), message.offset()])
-            elif message.error().code() == KafkaError._FATAL:  # Kafka's own error is in its words only
-                code = FENCED_INSTANCE_ID if FENCED in message.error().str() else None
-                raise Failed(code, message.error().str())
+            elif message.error().code() == KafkaError._FATAL:
+                words = message.error().str()
+                raise Failed(next((code for known, code in FATAL.items() if known in words), None), words)
         return found
 
     def commit(self, metadata: str | None) -> None:

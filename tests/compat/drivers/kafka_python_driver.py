@@ -110,6 +110,18 @@ def produce(ask: Ask) -> Any:
         producer.close(timeout=5)
 
 
+def begin_transaction(ask: Ask) -> Any:
+    producer = KafkaProducer(
+        **common(ask), transactional_id=ask["transactional_id"], max_block_ms=ask["give_up_ms"]
+    )
+    try:
+        producer.init_transactions()
+        producer.begin_transaction()
+        return {}
+    finally:
+        producer.close(timeout=5)
+
+
 def consumer_for(ask: Ask, **settings: Any) -> tuple[KafkaConsumer, TopicPartition]:
     consumer = KafkaConsumer(
         **common(ask), enable_auto_commit=False, allow_auto_create_topics=False, **settings
@@ -168,6 +180,7 @@ OPS = {
     "describe": describe,
     "alter": alter,
     "produce": produce,
+    "begin_transaction": begin_transaction,
     "consume": consume,
     "offset": offset,
     **group_ops(common),

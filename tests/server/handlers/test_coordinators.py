@@ -100,15 +100,17 @@ async def test_the_coordinator_is_who_leads_the_groups_partition(house):
     assert (ErrorCode.COORDINATOR_NOT_AVAILABLE, -1) == (answer.error_code, answer.node_id)
 
 
-@pytest.mark.parametrize(
-    ("key_type", "code"),
-    [
-        (TRANSACTION, ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED),
-        (SHARE, ErrorCode.INVALID_REQUEST),
-        (9, ErrorCode.INVALID_REQUEST),
-    ],
-)
-async def test_other_keys_have_no_coordinator_and_make_no_topic(house, key_type, code):
+async def test_a_transactional_producer_is_sent_here_to_be_refused_by_name(house):
+    asked = request(4, "a", key_type=TRANSACTION)
+    [found] = (await house.ask(handle_find_coordinator, asked, version=4)).coordinators
+
+    assert (0, NODE, PLAIN.host, PLAIN.port) == (found.error_code, found.node_id, found.host, found.port)
+    assert GROUPS_TOPIC not in house.state.topics
+
+
+@pytest.mark.parametrize("key_type", [SHARE, 9])
+async def test_other_keys_have_no_coordinator_and_make_no_topic(house, key_type):
+    code = ErrorCode.INVALID_REQUEST
     answer = await house.ask(handle_find_coordinator, request(4, "a", "b", key_type=key_type), version=4)
 
     assert [("a", code, -1), ("b", code, -1)] == [

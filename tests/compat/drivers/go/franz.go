@@ -26,6 +26,8 @@ func (f franz) Perform(ask *Ask) (map[string]any, error) {
 	switch ask.Op {
 	case "produce":
 		return f.produce(ctx, ask)
+	case "begin_transaction":
+		return f.beginTransaction(ctx, ask)
 	case "consume":
 		return f.consume(ctx, ask)
 	}
@@ -39,6 +41,19 @@ func (f franz) Perform(ask *Ask) (map[string]any, error) {
 		return told, err
 	}
 	return f.administer(ctx, admin, ask)
+}
+
+func (f franz) beginTransaction(ctx context.Context, ask *Ask) (map[string]any, error) {
+	client, err := f.open(ask, kgo.TransactionalID(ask.TxID))
+	if err != nil {
+		return nil, err
+	}
+	defer client.Close()
+	if err := client.BeginTransaction(); err != nil {
+		return nil, err
+	}
+	_, _, err = client.ProducerID(ctx) // it asks for one when it needs one
+	return map[string]any{}, err
 }
 
 func (franz) open(ask *Ask, more ...kgo.Opt) (*kgo.Client, error) {

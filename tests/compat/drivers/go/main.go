@@ -53,6 +53,7 @@ type Ask struct {
 	Tiny       bool              `json:"tiny"`
 	PauseMs    int               `json:"pause_ms"`
 	GiveUpMs   int               `json:"give_up_ms"`
+	TxID       string            `json:"transactional_id"`
 	Offset     any               `json:"offset"` // a number, "earliest" or "latest"
 	When       any               `json:"when"`
 	Count      int               `json:"count"`

@@ -40,6 +40,8 @@ func (s saramaClient) Perform(ask *Ask) (map[string]any, error) {
 	switch ask.Op {
 	case "produce":
 		return s.produce(ask, config)
+	case "begin_transaction":
+		return s.beginTransaction(ask, config)
 	case "consume":
 		return s.consume(ask, config)
 	case "offset":
@@ -119,6 +121,20 @@ func (saramaClient) administer(ask *Ask, admin sarama.ClusterAdmin) (map[string]
 		return map[string]any{}, admin.IncrementalAlterConfig(resource.Type, resource.Name, changes, false)
 	}
 	return nil, errors.New(ask.Op)
+}
+
+func (saramaClient) beginTransaction(ask *Ask, config *sarama.Config) (map[string]any, error) {
+	config.Producer.Idempotent = true
+	config.Producer.RequiredAcks = sarama.WaitForAll
+	config.Producer.Return.Successes = true
+	config.Producer.Transaction.ID = ask.TxID
+	config.Net.MaxOpenRequests = 1
+	producer, err := sarama.NewSyncProducer([]string{ask.Servers}, config)
+	if err != nil {
+		return nil, err
+	}
+	defer producer.Close()
+	return map[string]any{}, producer.BeginTxn()
 }
 
 func (saramaClient) produce(ask *Ask, config *sarama.Config) (map[string]any, error) {

@@ -113,7 +113,20 @@ async function produce (ask) {
   }
 }
 
+async function beginTransaction (ask) {
+  const producer = client(ask).producer({ transactionalId: ask.transactional_id, maxInFlightRequests: 1, idempotent: true })
+  await producer.connect()
+  try {
+    await producer.transaction()
+    return {}
+  } finally {
+    await producer.disconnect()
+  }
+}
+
 const codeOf = error => search(error, one => one.code)
 const groups = groupOps(client, withAdmin, codeOf)
 
-serve({ metadata, create, delete: del, delete_records: deleteRecords, describe, alter, offset, produce, ...groups }, codeOf)
+const more = { delete_records: deleteRecords, begin_transaction: beginTransaction, ...groups }
+
+serve({ metadata, create, delete: del, describe, alter, offset, produce, ...more }, codeOf)

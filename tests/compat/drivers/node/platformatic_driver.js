@@ -93,6 +93,14 @@ const produce = ask => using('Producer', ask, { idempotent: ask.idempotent, auto
   return { offsets: messages.map((_, place) => (base === undefined ? null : Number(base) + place)) }
 })
 
+const beginTransaction = ask => {
+  const producer = { idempotent: true, transactionalId: ask.transactional_id }
+  return using('Producer', ask, producer, async producer => {
+    await producer.beginTransaction({})
+    return {}
+  })
+}
+
 async function consume (ask) {
   const start = typeof ask.offset === 'number' ? ask.offset : await withAdmin(ask, admin => listed(admin, ask, ask.offset))
   return using('Consumer', ask, { groupId: 'unused' }, async consumer => {
@@ -139,7 +147,6 @@ async function fetched (consumer, ask, topic, next) {
 const codeOf = error => search(error, one => one.apiCode)
 const groups = groupOps(library, common, withAdmin, codeOf)
 
-serve(
-  { metadata, create, delete: del, delete_records: deleteRecords, describe, alter, offset, produce, consume, ...groups },
-  codeOf
-)
+const more = { delete_records: deleteRecords, begin_transaction: beginTransaction, ...groups }
+
+serve({ metadata, create, delete: del, describe, alter, offset, produce, consume, ...more }, codeOf)
