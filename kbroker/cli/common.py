@@ -6,13 +6,15 @@ a closed pipe with 141, as a shell counts signals, both without a word.
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import click
 
@@ -27,6 +29,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 INTERRUPTED = 130  # 128 + SIGINT
 PIPE_CLOSED = 141  # 128 + SIGPIPE
 TERMINATED = 143  # 128 + SIGTERM
+
+# What a write says when the disk behind stdout is full or failing. Files that a verb reads, and sockets, have sentences
+# of their own.
+UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 
 class Failure(click.ClickException):
@@ -140,29 +146,78 @@ def remote(verb: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None
     return command
 
 
+def asks_first(question: str, names: str) -> Callable[[F], F]:
+    """Around a command: on a terminal nothing is done before somebody said yes. `names` is the argument put into it.
+
+    It asks before there is an event loop, which would take Ctrl-C for itself and leave the question standing.
+    """
+
+    def decorate(command: F) -> F:
+        @click.option("-y", "--yes", is_flag=True, help="Do not ask on a terminal.")
+        @functools.wraps(command)
+        def asking(yes: bool, **given: Any) -> None:
+            if not yes and sys.stdin.isatty() and sys.stdout.isatty():
+                ask(question.format(", ".join(map(printable, given[names]))))
+            command(**given)
+
+        return cast(F, asking)
+
+    return decorate
+
+
+def ask(question: str) -> None:
+    """Go on after a yes; anything else ends the verb."""
+    try:
+        click.echo(f"{question} [y/N]: ", nl=False, err=True)
+        answer = sys.stdin.readline()
+    except KeyboardInterrupt:
+        click.echo(err=True)
+        leave(INTERRUPTED)
+    if answer.strip().lower() not in ("y", "yes"):
+        raise click.Abort
+
+
 def run(
     verb: Callable[[Session], Coroutine[Any, Any, None]], connection: dict[str, Any], output: str
 ) -> None:
     """Run a verb to its end."""
+    with stdout_written():
+        _run(verb, connection, output)
+
+
+@contextmanager
+def stdout_written() -> Iterator[None]:
+    """Ends a verb as it must end when stdout takes nothing more, or Ctrl-C comes."""
     try:
-        import asyncio
-
-        from kbroker.cli.client.errors import ClientError, say
-        from kbroker.errors import KafkaError
-
-        try:
-            asyncio.run(_main(verb(Session(reach_of(connection), output))))
-            sys.stdout.flush()
-        except asyncio.CancelledError:
-            leave(TERMINATED)
-        except KafkaError as error:
-            raise Failure(printable(say(error))) from None
-        except ClientError as error:
-            raise Failure(printable(str(error))) from None
+        yield
+        sys.stdout.flush()
     except KeyboardInterrupt:
         leave(INTERRUPTED)
     except BrokenPipeError:
         leave(PIPE_CLOSED)
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        discard_stdout()
+        raise Failure(f"stdout cannot be written: {error.strerror}") from None
+
+
+def _run(
+    verb: Callable[[Session], Coroutine[Any, Any, None]], connection: dict[str, Any], output: str
+) -> None:
+    import asyncio
+
+    from kbroker.cli.client.errors import ClientError, say
+    from kbroker.errors import KafkaError
+
+    try:
+        asyncio.run(_main(verb(Session(reach_of(connection), output))))
+    except asyncio.CancelledError:
+        leave(TERMINATED)
+    except KafkaError as error:
+        raise Failure(printable(say(error))) from None
+    except ClientError as error:
+        raise Failure(printable(str(error))) from None
 
 
 async def _main(verb: Coroutine[Any, Any, None]) -> None:
@@ -188,11 +243,16 @@ def reach_of(connection: dict[str, Any]) -> Reach:
     return reach(properties=properties, **given)
 
 
-def leave(code: int) -> None:
-    """End without a word. What stdout still holds has no reader: the interpreter must not try to write it."""
+def leave(code: int) -> NoReturn:
+    """End without a word."""
+    discard_stdout()
+    raise click.exceptions.Exit(code)
+
+
+def discard_stdout() -> None:
+    """What stdout still holds has no reader: the interpreter must not try to write it."""
     try:
         devnull = os.open(os.devnull, os.O_WRONLY)
         os.dup2(devnull, sys.stdout.fileno())
     except (OSError, ValueError):
         pass  # stdout is no file of the system's: a test's, say
-    raise click.exceptions.Exit(code)

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from kbroker.cli import places
-from kbroker.cli.common import Failure, Session, complete_groups, complete_topics, group_argument, remote
+from kbroker.cli.common import (
+    Failure,
+    Session,
+    asks_first,
+    complete_groups,
+    complete_topics,
+    group_argument,
+    remote,
+)
 from kbroker.cli.output import heading, table
 from kbroker.cli.places import Where
 
@@ -244,6 +252,7 @@ async def _refuse_members(cluster: Cluster, group: str) -> None:
 
 @group.command()
 @click.argument("groups", nargs=-1, required=True, metavar="GROUP...", shell_complete=complete_groups)
+@asks_first("delete {} and all offsets it committed?", "groups")
 @remote
 async def delete(session: Session, groups: tuple[str, ...]) -> None:
     """Delete groups and the offsets they committed."""

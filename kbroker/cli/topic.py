@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kbroker.cli.common import Failure, Session, complete_topics, remote, topic_argument
+from kbroker.cli.common import Failure, Session, asks_first, complete_topics, remote, topic_argument
 from kbroker.cli.output import heading, table
 
 if TYPE_CHECKING:
@@ -168,18 +168,14 @@ async def _partitions(cluster: Cluster, topic: MetadataResponseTopic) -> list[di
 @topic.command()
 @click.argument("topics", nargs=-1, required=True, metavar="TOPIC...", shell_complete=complete_topics)
 @click.option("--if-exists", is_flag=True, help="It is no failure when a topic is not there.")
-@click.option("-y", "--yes", is_flag=True, help="Do not ask on a terminal.")
+@asks_first("delete {} and all records in it?", "topics")
 @remote
-async def delete(session: Session, topics: tuple[str, ...], if_exists: bool, yes: bool) -> None:
+async def delete(session: Session, topics: tuple[str, ...], if_exists: bool) -> None:
     """Delete topics and their records."""
-    import sys
-
     from kbroker.cli.client import admin
     from kbroker.cli.client.errors import error_of, say
     from kbroker.errors import ErrorCode
 
-    if not yes and sys.stdin.isatty() and sys.stdout.isatty():
-        click.confirm(f"delete {', '.join(topics)} and all records in it?", abort=True, err=True)
     async with session.cluster() as cluster:
         results = await admin.delete_topics(cluster, list(topics))
     deleted, failed = [], []
