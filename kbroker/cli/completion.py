@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import get_completion_class
 
-from kbroker.cli.common import CONNECTION_OPTIONS, reach_of
+from kbroker.cli.common import CONNECTION_OPTIONS, reach_of, stdout_written
 
 if TYPE_CHECKING:
     from kbroker.cli.client.cluster import Cluster
@@ -36,7 +36,8 @@ def completion(shell: str) -> None:
 
     kind = get_completion_class(shell)
     assert kind is not None
-    click.echo(kind(main, {}, "kbroker", VARIABLE).source())
+    with stdout_written():
+        click.echo(kind(main, {}, "kbroker", VARIABLE).source())
 
 
 def topics_of(params: Mapping[str, Any], incomplete: str) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import click
 
+from kbroker.cli.common import stdout_written
 from kbroker.cli.dumps import indexes, segments, tables
 from kbroker.cli.dumps.common import Damage, Depth, Dump, plain_name
 
@@ -41,9 +42,11 @@ def dump_log(files: tuple[str, ...], deep_iteration: bool, print_data_log: bool,
     others = [path for path in files if path not in known]
     if others and not (verify and known):
         raise click.UsageError(_why_not(others[0]))  # before anything is shown: no half of an answer
-    for path in others:
-        click.echo(f"{path}: not checked, {'a folder' if os.path.isdir(path) else 'a file of another kind'}")
-    damaged = sum([_print(path, dump(path, depth), quiet=verify) for path, dump in known.items()])
+    with stdout_written():
+        for path in others:
+            kind = "a folder" if os.path.isdir(path) else "a file of another kind"
+            click.echo(f"{path}: not checked, {kind}")
+        damaged = sum([_print(path, dump(path, depth), quiet=verify) for path, dump in known.items()])
     if damaged:
         raise click.exceptions.Exit(1)
 
@@ -71,16 +74,20 @@ def _print(path: str, lines: Iterator[str], *, quiet: bool) -> int:
     if not quiet:
         click.echo(path)
     damaged = 0
-    try:
-        for line in lines:
-            if isinstance(line, Damage):
-                damaged += 1
-                click.echo(f"{path}: DAMAGED {line}")
-            elif not quiet:
-                click.echo(f"  {line}")
-    except OSError as error:
-        damaged += 1
-        click.echo(f"{path}: DAMAGED cannot be read: {error.strerror or error}")
+    for line in _until_unreadable(lines):
+        if isinstance(line, Damage):
+            damaged += 1
+            click.echo(f"{path}: DAMAGED {line}")
+        elif not quiet:
+            click.echo(f"  {line}")
     if quiet and not damaged:
         click.echo(f"{path}: ok")
     return damaged
+
+
+def _until_unreadable(lines: Iterator[str]) -> Iterator[str]:
+    """The lines, and a last one where the file cannot be read; what goes wrong with printing them is another matter."""
+    try:
+        yield from lines
+    except OSError as error:
+        yield Damage(f"cannot be read: {error.strerror or error}")

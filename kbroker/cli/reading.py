@@ -60,7 +60,16 @@ class Reader:
                         return
 
     def write(self, chunk: Chunk, end: int | None) -> None:
-        """Write what is wanted of a chunk, and let it be seen."""
+        """Write what is wanted of a chunk, and let it be seen. What stdout did not take was not written."""
+        before = self.written[chunk.place]
+        try:
+            self._write(chunk, end)
+            sys.stdout.flush()
+        except OSError:
+            self.written[chunk.place] = before
+            raise
+
+    def _write(self, chunk: Chunk, end: int | None) -> None:
         for batch in chunk.batches:
             if self.left == 0 or (end is not None and batch.base_offset >= end):
                 break
@@ -68,7 +77,6 @@ class Reader:
                 self._write_batch(chunk, batch, end)
             if self.left != 0:
                 self.written[chunk.place] = batch.next_offset
-        sys.stdout.flush()
 
     def _write_batch(self, chunk: Chunk, batch: RecordBatch, end: int | None) -> None:
         self._bytes += batch.size

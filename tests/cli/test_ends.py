@@ -8,6 +8,7 @@ import signal
 
 import pytest
 
+from kbroker.protocol.records import Record, build_batch
 from tests.cli.conftest import LIMIT_S
 
 
@@ -45,6 +46,38 @@ def test_a_reader_that_goes_away_ends_it_without_a_word(process, cli, topic):
 
     assert 141 == consumer.wait(LIMIT_S)
     assert b"" == consumer.stderr.read()
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ["consume", "{topic}", "-e"],
+        ["consume", "{topic}", "-e", "-o", "json"],
+        ["consume", "{topic}", "-e", "-g", "full"],
+        ["topic", "list"],
+        ["topic", "list", "-o", "json"],
+        ["dump-log", "{file}"],
+        ["completion", "zsh"],
+    ],
+)
+def test_a_full_disk_behind_stdout_is_one_sentence(process, cli, topic, tmp_path, verb):
+    cli("produce", topic, "-p", 0, stdin=b"line\n" * 5_000)
+    file = tmp_path / "00000000000000000000.log"
+    file.write_bytes(build_batch([Record(0, 1, None, b"value")]))
+
+    with open("/dev/full", "wb") as full:
+        one = process(*(word.format(topic=topic, file=file) for word in verb), stdout=full)
+        _, err = one.communicate(timeout=LIMIT_S)
+
+    assert (1, b"Error: stdout cannot be written: No space left on device\n") == (one.returncode, err)
+
+
+def test_what_stdout_did_not_take_is_not_committed(process, cli, topic):
+    cli("produce", topic, "-p", 0, stdin=b"line\n" * 100)
+    with open("/dev/full", "wb") as full:
+        process("consume", topic, "-e", "-g", "kept", stdout=full).communicate(timeout=LIMIT_S)
+
+    assert 100 == len(cli("consume", topic, "-e", "-g", "kept").out.split())
 
 
 def test_a_record_is_sent_when_its_line_is_there(process, topic, broker):
