@@ -73,7 +73,9 @@ def _read_some(fd: int) -> bytes:
     if not chunk or len(chunk) >= CHUNK_BYTES // 2:
         return chunk
     pieces, size = [chunk], len(chunk)
-    while size < CHUNK_BYTES and select.select([fd], [], [], 0)[0]:
+    more = select.poll()  # `select.select` takes no descriptor above 1,023
+    more.register(fd, select.POLLIN)
+    while size < CHUNK_BYTES and more.poll(0):
         chunk = os.read(fd, CHUNK_BYTES - size)
         if not chunk:
             break  # the next read says so again

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 
 import pytest
 from click.testing import CliRunner
@@ -95,15 +96,20 @@ def environment(broker):
 @pytest.fixture
 def process(environment):
     """`process("consume", ...)`: a verb as a process of its own."""
-    running = []
+    running, limits = [], []
 
     def start(*args, **options):
         command = [sys.executable, "-m", "kbroker", *args]
         options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-        running.append(subprocess.Popen(command, env=environment, **options))
-        return running[-1]
+        one = subprocess.Popen(command, env=environment, **options)
+        running.append(one)
+        limits.append(threading.Timer(LIMIT_S, one.kill))  # whoever waits for its next line waits no longer
+        limits[-1].start()
+        return one
 
     yield start
+    for limit in limits:
+        limit.cancel()
     for one in running:
         one.kill()
         one.wait(LIMIT_S)
