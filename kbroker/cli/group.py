@@ -18,7 +18,7 @@ from kbroker.cli.common import (
     group_argument,
     remote,
 )
-from kbroker.cli.output import heading, table
+from kbroker.cli.output import heading, on_terminal, table
 from kbroker.cli.places import Where
 
 if TYPE_CHECKING:
@@ -31,10 +31,10 @@ IDLE_STATES = ("Empty", "Dead")
 
 
 class Progress(NamedTuple):
-    """How far a group came in one partition, and who reads it."""
+    """How far a group came in one partition, and who reads it; of a member without partitions the latter alone."""
 
-    topic: str
-    partition: int
+    topic: str | None
+    partition: int | None
     committed: int | None
     end: int | None
     lag: int | None
@@ -79,14 +79,14 @@ async def describe(session: Session, group: str) -> None:
     async with session.cluster() as cluster:
         described = await describe_group(cluster, group)
         rows = await _progress(cluster, described)
-    lags = [row.lag for row in rows if row.lag is not None]
+    state = described.group_state
     if session.json:
         session.document(
             {
                 "group": group,
-                "state": described.group_state,
+                "state": state,
                 "protocol": described.protocol_data or None,
-                "lag": sum(lags),
+                "lag": _lag_of(rows),
                 "members": [
                     {
                         "member": member.member_id,
@@ -101,8 +101,45 @@ async def describe(session: Session, group: str) -> None:
         )
         return
     count = len(described.members)
-    heading(f"{group}  {described.group_state}, {count} member{'s' * (count != 1)}, lag {sum(lags)}")
-    table(["topic", ">partition", ">committed", ">end", ">lag", "member", "client", "host"], rows)
+    heading(f"{group}  {state}, {count} member{_s(count)}, lag {lag_in_words(rows)}")
+    rows += _without_partitions(described, rows)
+    columns = ["topic", ">partition", ">committed", ">end", ">lag", "member", "client", "host"]
+    if on_terminal():
+        table(columns, rows)
+    else:  # there is no heading: each row carries the state, and there is always one
+        table([*columns, "state"], [(*row, state) for row in rows or [NOTHING]])
+
+
+NOTHING = Progress(*[None] * len(Progress._fields))
+
+
+def _lag_of(rows: list[Progress]) -> int | None:
+    """The whole group's; None: nothing was committed, or not in all partitions."""
+    lags = [row.lag for row in rows]
+    return None if not lags or None in lags else sum(lag for lag in lags if lag is not None)
+
+
+def lag_in_words(rows: list[Progress]) -> str:
+    """The whole group's, and how much is not known of it."""
+    lags = [row.lag for row in rows if row.lag is not None]
+    unknown = len(rows) - len(lags)
+    if not lags:
+        return "unknown"
+    return f"{sum(lags)}{f' + {unknown} partition{_s(unknown)} unknown' if unknown else ''}"
+
+
+def _s(count: int) -> str:
+    return "s" * (count != 1)
+
+
+def _without_partitions(described: DescribedGroup, rows: list[Progress]) -> list[Progress]:
+    """Members that have none: as many as there may be, while a group rebalances all of them."""
+    seen = {row.member for row in rows}
+    return [
+        NOTHING._replace(member=member.member_id, client=member.client_id, host=member.client_host)
+        for member in described.members
+        if member.member_id not in seen
+    ]
 
 
 async def _progress(cluster: Cluster, described: DescribedGroup) -> list[Progress]:
@@ -188,22 +225,44 @@ async def reset_offsets(
         wanted = await _chosen(cluster, topics) if topics else sorted(known)
         if not wanted:
             raise Failure(f"group {group} has committed nothing: name its topics with --topic")
+        asked: dict[Place, int] = {}
         if where is not None:
             new = await places.offsets(cluster, wanted, where)
+            if where.offset is not None:
+                asked = dict.fromkeys(wanted, where.offset)
         else:
-            new = await _shifted(cluster, wanted, {place: known[place].offset for place in known}, shift or 0)
+            asked = _shifted(wanted, {place: known[place].offset for place in known}, shift or 0)
+            new = await places.within(cluster, asked)
+        obstacle = await _obstacle(cluster, group)
         if execute:
-            await _refuse_members(cluster, group)
+            if obstacle is not None:
+                raise Failure(obstacle)
             await groups.commit(cluster, group, new)
     names = ("topic", "partition", "from", "to")
     rows = [(*place, known[place].offset if place in known else None, new[place]) for place in sorted(new)]
     if session.json:
         moves = [dict(zip(names, row, strict=True)) for row in rows]
-        session.document({"group": group, "executed": execute, "offsets": moves})
+        for move, place in zip(moves, sorted(new), strict=True):
+            move["asked"] = asked.get(place)
+        session.document({"group": group, "executed": execute, "obstacle": obstacle, "offsets": moves})
         return
     table(["topic", ">partition", ">from", ">to"], rows)
-    if not execute:
+    for words in _cut(asked, new):
+        click.echo(words, err=True)
+    if obstacle is not None:
+        click.echo(f"nothing is changed, and this cannot be executed now: {obstacle}", err=True)
+    elif not execute:
         click.echo("nothing is changed yet: add --execute", err=True)
+
+
+def _cut(asked: dict[Place, int], new: dict[Place, int]) -> list[str]:
+    """Where there is no such offset: what becomes of it."""
+    return [
+        f"{topic}-{partition}: {offset} is {'after' if offset > (to := new[topic, partition]) else 'before'} "
+        f"what is there, it becomes {to}"
+        for (topic, partition), offset in sorted(asked.items())
+        if offset != new[topic, partition]
+    ]
 
 
 async def _chosen(cluster: Cluster, topics: tuple[str, ...]) -> list[Place]:
@@ -222,19 +281,15 @@ async def _chosen(cluster: Cluster, topics: tuple[str, ...]) -> list[Place]:
     return sorted(found)
 
 
-async def _shifted(
-    cluster: Cluster, wanted: list[Place], known: dict[Place, int], shift: int
-) -> dict[Place, int]:
+def _shifted(wanted: list[Place], known: dict[Place, int], shift: int) -> dict[Place, int]:
     lost = [place for place in wanted if place not in known]
     if lost:
         raise Failure(f"the group has committed nothing in {lost[0][0]}-{lost[0][1]}: go there with --to")
-    first = await places.offsets(cluster, wanted, places.BEGINNING)
-    last = await places.offsets(cluster, wanted, places.END)
-    return {place: min(max(known[place] + shift, first[place]), last[place]) for place in wanted}
+    return {place: known[place] + shift for place in wanted}
 
 
-async def _refuse_members(cluster: Cluster, group: str) -> None:
-    """A commit from outside would be refused with a word that says little."""
+async def _obstacle(cluster: Cluster, group: str) -> str | None:
+    """Why offsets cannot be moved now. The broker would refuse them with a word that says little."""
     from kbroker.cli.client.groups import describe_group
     from kbroker.errors import ErrorCode, KafkaError
 
@@ -243,11 +298,12 @@ async def _refuse_members(cluster: Cluster, group: str) -> None:
     except KafkaError as error:
         if error.code != ErrorCode.GROUP_ID_NOT_FOUND:
             raise
-        return  # the commit makes it
+        return None  # the commit makes it
     count = len(described.members)
     if count or described.group_state not in IDLE_STATES:
         who = "members" if count != 1 else "a member"
-        raise Failure(f"group {group} has {who} ({described.group_state}): stop what reads with it first")
+        return f"group {group} has {who} ({described.group_state}): stop what reads with it first"
+    return None
 
 
 @group.command()

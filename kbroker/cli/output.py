@@ -36,6 +36,16 @@ def json_text(text: str) -> str:
     return _UNPRINTABLE_JSON.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
+def did_you_mean(word: str, names: Iterable[str], *, otherwise: str | None = None) -> str:
+    """The end of a sentence about a name that is not there: the one that is nearest, else all of them, if that helps."""
+    import difflib
+
+    near = difflib.get_close_matches(word, list(names), n=1)
+    if near:
+        return f": did you mean {near[0]}?"
+    return f": choose among {otherwise}" if otherwise else ""
+
+
 def text_of(value: Any) -> str:
     """A value in a cell."""
     if value is None:

@@ -6,7 +6,7 @@ beginning   end   42   -10 (the last ten)   15m (ago; s m h d)   2026-11-24T10:0
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, TypeVar
 
@@ -82,10 +82,16 @@ async def offsets(cluster: Cluster, places: Iterable[Place], where: Where) -> di
         missing = [place for place in places if found[place].offset < 0]
         ends = await offsets_at(cluster, dict.fromkeys(missing, LATEST)) if missing else {}
         return {place: (ends if place in ends else found)[place].offset for place in places}
-    first = await offsets_at(cluster, dict.fromkeys(places, EARLIEST))
-    last = await offsets_at(cluster, dict.fromkeys(places, LATEST))
-    wanted = {
-        place: last[place].offset - where.last if where.last is not None else where.offset or 0
-        for place in places
+    if where.last is None:
+        return await within(cluster, dict.fromkeys(places, where.offset or 0))
+    ends = await offsets_at(cluster, dict.fromkeys(places, LATEST))
+    return await within(cluster, {place: ends[place].offset - where.last for place in places})
+
+
+async def within(cluster: Cluster, wanted: Mapping[Place, int]) -> dict[Place, int]:
+    """The offsets, none of them before or after what there is."""
+    first = await offsets_at(cluster, dict.fromkeys(wanted, EARLIEST))
+    last = await offsets_at(cluster, dict.fromkeys(wanted, LATEST))
+    return {
+        place: min(max(offset, first[place].offset), last[place].offset) for place, offset in wanted.items()
     }
-    return {place: min(max(wanted[place], first[place].offset), last[place].offset) for place in places}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import time
 
 import pytest
 
-from tests.cli.conftest import ending
+from tests.cli.conftest import LIMIT_S, ending
+from tests.cli.test_ends import on_terminal
 
 _numbers = itertools.count(1)
 
@@ -54,6 +56,55 @@ def test_groups_are_listed_and_described_with_their_lag(cli, filled, group):
     assert ("Empty", 2, []) == (told["state"], told["lag"], told["members"])
 
 
+def test_a_lag_that_is_not_known_is_not_zero(cli, process, filled, group):
+    cli("group", "reset-offsets", group, "--topic", f"{filled}:0", "--to", "1", "--execute")
+    assert 2 == cli("group", "describe", group, "-o", "json").json["lag"]
+    assert f"{group}  Empty, 0 members, lag 2".encode() in on_terminal(process, "group", "describe", group)
+
+    member = process("consume", filled, "-g", group, "--from", "end")
+    until(lambda: "Stable" in cli("group", "describe", group).out)
+
+    told = cli("group", "describe", group, "-o", "json").json
+    assert (None, [2, None, None]) == (told["lag"], [part["lag"] for part in told["partitions"]])
+    shown = on_terminal(process, "group", "describe", group)
+    assert f"{group}  Stable, 1 member, lag 2 + 2 partitions unknown".encode() in shown
+    ending(member)
+
+
+def test_rows_carry_the_state_and_members_without_partitions(cli, process, topic, group):
+    """Four members for three partitions: one has none."""
+    cli("produce", topic, stdin=b"one\n")
+    members = [process("consume", topic, "-g", group) for _ in range(4)]
+
+    def rows():
+        return cli("group", "describe", group).rows if group in cli("group", "list").out else []
+
+    until(lambda: [row[-1] for row in rows()] == ["Stable"] * 4)
+
+    *reading, idle = rows()
+    assert {9} == {len(row) for row in [*reading, idle]}
+    assert ["-"] * 5 == idle[:5]
+    assert 4 == len({row[5] for row in [*reading, idle]})
+    for member in members:
+        ending(member)
+
+
+def test_a_group_of_which_there_is_only_a_state_has_a_row(cli, monkeypatch, broker, filled, group):
+    cli("consume", filled, "-g", group, "-e")
+    broker.delete_topic(filled)
+    until(lambda: not [row for row in cli("group", "describe", group).rows if row[0] == filled])
+
+    assert [["-"] * 8 + ["Empty"]] == cli("group", "describe", group).rows
+    assert None is cli("group", "describe", group, "-o", "json").json["lag"]
+
+
+def until(holds):
+    """Wait until it holds, within the limit."""
+    deadline = time.monotonic() + LIMIT_S
+    while not holds():
+        assert time.monotonic() < deadline
+
+
 def test_offsets_are_moved_when_it_is_said_twice(cli, filled, group):
     cli("consume", filled, "-g", group, "-e")
 
@@ -74,11 +125,28 @@ def test_offsets_are_moved_when_it_is_said_twice(cli, filled, group):
         "-o",
         "json",
     )
-    assert {"topic": filled, "partition": 1, "from": 3, "to": 0} == done.json["offsets"][0]
+    assert {"topic": filled, "partition": 1, "from": 3, "to": 0, "asked": None} == done.json["offsets"][0]
     assert ["1-0", "1-1", "1-2"] == cli("consume", filled, "-g", group, "-e").out.split()
 
     cli("group", "reset-offsets", group, "--by", "-1", "--execute")
     assert ["0-2", "1-2", "2-2"] == sorted(cli("consume", filled, "-g", group, "-e").out.split())
+
+
+@pytest.mark.parametrize(
+    ("move", "said", "asked"),
+    [
+        (["--to", "99999"], "{}-1: 99999 is after what is there, it becomes 3\n", 99999),
+        (["--by", "-5"], "{}-1: -2 is before what is there, it becomes 0\n", -2),
+    ],
+)
+def test_an_offset_that_is_not_there_is_told_of(cli, filled, group, move, said, asked):
+    cli("consume", filled, "-g", group, "-e")
+
+    planned = cli("group", "reset-offsets", group, "--topic", f"{filled}:1", *move)
+    told = cli("group", "reset-offsets", group, "--topic", f"{filled}:1", *move, "-o", "json").json
+
+    assert said.format(filled) + "nothing is changed yet: add --execute\n" == planned.err
+    assert asked == told["offsets"][0]["asked"]
 
 
 def test_a_group_may_be_put_somewhere_before_it_exists(cli, filled, group):
@@ -128,7 +196,10 @@ def test_a_member_is_seen_holds_the_group_and_leaves_it_by_ctrl_c(cli, process, 
     assert {told["members"][0]["member"]} == {part["member"] for part in told["partitions"]}
     assert {"kbroker-cli"} == {part["client"] for part in told["partitions"]}
     refused = cli("group", "reset-offsets", group, "--topic", filled, "--to", "end", "--execute", code=1)
-    assert f"group {group} has a member (Stable): stop what reads with it first" in refused.err
+    why = f"group {group} has a member (Stable): stop what reads with it first"
+    assert f"Error: {why}\n" == refused.err
+    planned = cli("group", "reset-offsets", group, "--topic", filled, "--to", "end")
+    assert f"nothing is changed, and this cannot be executed now: {why}\n" == planned.err
     assert "NON_EMPTY_GROUP" in cli("group", "delete", group, code=1).err
 
     assert (9, b"") == (len(set(read)), ending(member))
