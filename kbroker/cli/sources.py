@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from base64 import b64decode
 from binascii import Error as NotBase64
@@ -14,6 +15,7 @@ import msgspec
 from kbroker.cli.client.batches import RECORDS_MAX, Headers, encode_pairs, encode_records, encode_values
 from kbroker.cli.client.errors import ClientError
 from kbroker.cli.client.producer import Body, Producer
+from kbroker.cli.output import did_you_mean
 from kbroker.protocol.records import Record
 
 T = TypeVar("T")
@@ -77,8 +79,11 @@ class PairSource:
                 await producer.send(partition, Body(encode_pairs(some, self._tail), len(some), (now, now)))
 
 
-class Line(msgspec.Struct):
-    """A record as a line of JSON. What is not a string in `value` or `key` is sent as JSON text."""
+class Line(msgspec.Struct, forbid_unknown_fields=True):
+    """A record as a line of JSON. What is not a string in `value` or `key` is sent as JSON text.
+
+    A name that is none of these is refused: of a mistyped `value` a record without one would be made, a tombstone.
+    """
 
     value: msgspec.Raw = msgspec.Raw(b"null")
     key: msgspec.Raw = msgspec.Raw(b"null")
@@ -88,6 +93,9 @@ class Line(msgspec.Struct):
     headers_base64: list[tuple[str, str | None]] = msgspec.field(default_factory=list)
     partition: int | None = None
     timestamp: int | None = None
+    # `consume` writes them; where a record goes does not depend on them
+    topic: msgspec.Raw = msgspec.Raw(b"null")
+    offset: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class JsonSource:
@@ -126,10 +134,19 @@ class JsonSource:
             headers = [(name, None if each is None else each.encode()) for name, each in named]
             headers += [(name, None if each is None else decoded(each)) for name, each in line.headers_base64]
         except (msgspec.DecodeError, NotBase64, UnicodeError) as error:
-            raise BadLine(f"line {self._lines} is not a record in JSON: {error}") from None
+            raise BadLine(f"line {self._lines} is not a record in JSON: {said(error)}") from None
         timestamp = now if line.timestamp is None else line.timestamp
         partition = line.partition if self._partition is None else self._partition
         return Record(-1, timestamp, key, value, (*self._headers, *headers)), partition
+
+
+def said(error: Exception) -> str:
+    """What is wrong with a line; of an unknown field also what it may be meant to be."""
+    unknown = re.fullmatch(r"Object contains unknown field `(.*)`", str(error), re.DOTALL)
+    if unknown is None:
+        return str(error)
+    names = Line.__struct_fields__
+    return f"there is no field {unknown[1]!r}{did_you_mean(unknown[1], names, otherwise=', '.join(names))}"
 
 
 def bytes_of(raw: msgspec.Raw, base64: str | None) -> bytes | None:

@@ -109,6 +109,17 @@ def test_json_lines_go_in_and_come_out_the_same(cli, broker, topic):
         (["-K", ":"], b"a:b\nno key\n", "line 2 has no ':' after its key"),
         (["-i", "json"], b'{"value": "x"}\n{"value": \n', "line 2 is not a record in JSON"),
         (["-i", "json"], b'{"value_base64": "!"}\n', "line 1 is not a record in JSON"),
+        (
+            ["-i", "json"],
+            b'{"key": "k", "valeu": "x"}\n',
+            "line 1 is not a record in JSON: there is no field 'valeu': did you mean value?",
+        ),
+        (["-i", "json"], b'{"\x1b[2J": "x"}\n', "is not a record in JSON"),
+        (
+            ["-i", "json"],
+            b'{"payload": "x"}\n',
+            "there is no field 'payload': choose among value, key, value_base64, key_base64, headers, ",
+        ),
         (["-i", "json"], b'{"value": "x", "partition": 9}\n', "has no partition 9: it has 3"),
         (["-p", "3"], b"x\n", "has no partition 3: it has 3"),
         ([], b"x" * 2_000_000, "MESSAGE_TOO_LARGE"),
