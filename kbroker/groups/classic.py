@@ -237,6 +237,11 @@ class ClassicGroup:
         """Whether it has no members, and nobody is about to be one."""
         return self.state is State.EMPTY and not self._pending
 
+    @property
+    def members(self) -> int:
+        """How many there are."""
+        return len(self._roster.members)
+
     def subscribed(self) -> frozenset[str] | None:
         """Topics that the members of the last generation read; None: not known, or no group of consumers."""
         return self._subscribed

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from kbroker.errors import ErrorCode, KafkaError
 from kbroker.groups.alarms import Alarms
+from kbroker.groups import news
 from kbroker.groups.answers import reply, unknown_group
 from kbroker.groups.classic import ClassicGroup
 from kbroker.groups.events import (
@@ -273,7 +274,11 @@ class Ledger:
             del self.groups[hosted.group.group_id]
 
     def _handle(self, hosted: Hosted, event: Event) -> None:
-        effects = hosted.group.handle(event, self.now())
+        group = hosted.group
+        was = group.state
+        effects = group.handle(event, self.now())
+        if group.state != was:
+            news.tell(group, event)
         for effect in effects:
             self._perform(hosted, effect)
         self._arm(hosted)

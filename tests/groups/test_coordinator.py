@@ -577,3 +577,19 @@ def test_a_disk_that_takes_no_writes_is_said_once_and_nothing_is_forgotten(caplo
 
     assert 1 == sum("old offsets not forgotten" in line for line in caplog.messages)
     assert 5 == len(house.groups.list()[1])
+
+
+# -- what the broker's log says
+
+
+def test_a_rebalance_is_a_line_and_so_is_its_end(house, caplog):
+    """Nobody who is woken at night asks the members first."""
+    caplog.set_level("INFO", logger="kbroker")
+    first = house.stable("g", "t")
+    house.join("g", reason="x" * 30_000)
+
+    stable, rebalances = [line for line in caplog.messages if line.startswith("group ") and "group=g" in line]
+
+    assert f"group stable group=g generation={first.generation} members=1" == stable
+    assert rebalances.startswith(f'group rebalances group=g generation={first.generation} why="c joins: xxx')
+    assert len(rebalances) < 300
