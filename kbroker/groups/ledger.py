@@ -12,8 +12,8 @@ from math import inf
 from typing import Any, NamedTuple
 
 from kbroker.errors import ErrorCode, KafkaError
-from kbroker.groups.alarms import Alarms
 from kbroker.groups import news
+from kbroker.groups.alarms import Alarms
 from kbroker.groups.answers import reply, unknown_group
 from kbroker.groups.classic import ClassicGroup
 from kbroker.groups.events import (
