@@ -234,7 +234,7 @@ class Node:
             if endpoint.protocol == "SSL":
                 from kbroker.server.secure import TlsListener  # imports more of ssl than plain listeners need
 
-                self._tls[endpoint.listener] = TlsListener(self.settings, endpoint.listener)
+                self._tls[endpoint.listener] = TlsListener(self.settings, endpoint.listener, self._clock)
 
     def _bind(self) -> list[tuple[Endpoint, list[Any]]]:
         bound: list[tuple[Endpoint, list[Any]]] = []

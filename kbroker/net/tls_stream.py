@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
+from collections.abc import Callable
 
 from kbroker.seams import Buffer
 
@@ -14,13 +16,16 @@ class TlsStream:
     that would wait is repeated with the very same bytes.
     """
 
-    __slots__ = ("_established", "_retry", "_sock", "_wants_write")
+    __slots__ = ("_established", "_refused", "_retry", "_sock", "_wants_write", "hold")
     piece_max = 256 << 10  # larger pieces save calls, smaller ones are read again less when the peer is slow
     copies = True  # OpenSSL reads the bytes in this process: a truncated memory map would kill it
 
     def __init__(self, sock: ssl.SSLSocket) -> None:
         self._sock = sock
         self._established = False
+        self._refused = False  # the peer was sent an alert that says why there is no connection
+        # keeps a socket for a moment, then closes it. None: nobody does
+        self.hold: Callable[[socket.socket], None] | None = None
         self._wants_write = False
         self._retry: bytes | None = None
 
@@ -56,6 +61,9 @@ class TlsStream:
         except ssl.SSLWantWriteError:
             self._wants_write = True
             raise BlockingIOError from None
+        except ssl.SSLError as error:
+            self._refused = not isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError)
+            raise
         self._established = True
 
     def send_one(self, piece: bytes) -> int:
@@ -92,5 +100,18 @@ class TlsStream:
         return self._wants_write
 
     def close(self) -> None:
-        """Close the socket; no close_notify is waited for."""
-        self._sock.close()
+        """Close the socket; no close_notify is waited for.
+
+        Of a peer that was refused only our direction is closed now. Under TLS 1.3 a client has sent its first request when
+        the alert comes to it: were the socket closed with that unread, the system would reset the connection, and the peer
+        would not learn why.
+        """
+        if self.hold is None or not self._refused:
+            return self._sock.close()
+        raw = socket.socket(fileno=self._sock.detach())
+        try:
+            raw.shutdown(socket.SHUT_WR)
+        except OSError:
+            return raw.close()  # it is gone already
+        self.hold(raw)
+        return None

@@ -33,8 +33,10 @@ IDLE_LOOKS = 4
 TELL_SECONDS = 10.0
 
 # Connections of addresses that open more than their quota are kept for the time they should wait, then closed: whoever is
-# closed at once comes again at once. So many at a time; further ones are closed at once.
+# closed at once comes again at once. So many at a time, with those that read a TLS alert; further ones are closed at once.
 HELD_MAX = 256
+# A client whose TLS handshake failed has so long to read why, before its connection ends altogether.
+ALERT_SECONDS = 2.0
 
 # Lines of one kind within TELL_SECONDS.
 TOLD_AT_ONCE_MAX = 20
@@ -60,6 +62,19 @@ TLS_CURES = (
     (
         ("ALERT_UNKNOWN_CA", "ALERT_CERTIFICATE_UNKNOWN"),
         "the client does not trust this broker's certificate: give it the CA (ssl.ca.location, ssl.truststore.*)",
+    ),
+    (
+        ("ALERT_CERTIFICATE_EXPIRED",),
+        "the client says that this broker's certificate has expired: renew ssl.keystore.location, or see to its clock",
+    ),
+)
+# What helps where a client's certificate is not accepted, by OpenSSL's codes.
+CERTIFICATE_CURES = (
+    ((10,), "renew the client's certificate, or set this machine's clock right"),
+    ((9,), "set the clocks of both machines right"),
+    (
+        (2, 18, 19, 20, 21),
+        "give the client a certificate of an authority in ssl.truststore.*, with its chain, or put its authority there",
     ),
 )
 
@@ -153,6 +168,7 @@ class Connections:
         if secure is not None:
             try:
                 sock, stream = secure(sock)
+                stream.hold = self._hold_for_alert
             except (OSError, ValueError) as error:
                 # the client went before we looked at it: Python asks the socket
                 self._tell("connection closed: TLS", peer, str(error))
@@ -180,6 +196,9 @@ class Connections:
             self._look_later()
         if self._frame_look is None:
             self._look_at_frames_later()
+
+    def _hold_for_alert(self, sock: Any) -> None:
+        self._hold(sock, ALERT_SECONDS)
 
     def _hold(self, sock: Any, seconds: float) -> None:
         """Close a socket later, unserved."""
@@ -247,12 +266,25 @@ class Connections:
         if isinstance(error, ConnectionError | TimeoutError):
             return  # the client went, as clients do
         if isinstance(error, ssl.SSLError):
+            if isinstance(error, ssl.SSLCertVerificationError):
+                return self._tell_refused(connection.peer, error)
             reason = getattr(error, "reason", None) or str(error)
             cures = (cure for ends, cure in TLS_CURES if str(reason).endswith(ends))
             return self._tell("connection closed: TLS", connection.peer, str(reason), next(cures, ""))
         if isinstance(error, ProtocolError):
             return self._tell("connection closed: not the Kafka protocol", connection.peer, str(error))
         self._tell("connection closed", connection.peer, f"{type(error).__name__}: {error}")
+
+    def _tell_refused(self, peer: str, error: ssl.SSLCertVerificationError) -> None:
+        """The client showed a certificate that is not accepted."""
+        cures = (cure for codes, cure in CERTIFICATE_CURES if error.verify_code in codes)
+        why = f"the client's certificate is not accepted: {error.verify_message.rstrip('.')}"
+        self._tell(
+            "connection closed: TLS",
+            peer,
+            why,
+            next(cures, "see ssl.truststore.* and the client's ssl.keystore.*"),
+        )
 
     def _tell(self, event: str, peer: str, why: str, cure: str = "") -> None:
         """One line, and no more than one of its kind in a while: then the number that was left out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import socket
 import ssl
 
@@ -102,6 +103,63 @@ def test_a_key_store_that_cannot_be_used_leaves_the_one_before(certificates, cap
 
         assert "one" == shown(broker, authority)
     assert "/nowhere.pem cannot be read" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("days", "said"),
+    [(-1.5, "this broker's certificate has expired on"), (10.5, "in 10 days"), (40, None)],
+)
+def test_a_certificate_at_its_end_is_told_of_once(tmp_path, caplog, days, said):
+    keystore = tmp_path / "broker.pem"
+    ends = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=days)
+    identity = trustme.CA().issue_cert("localhost", not_after=ends)
+    identity.private_key_and_cert_chain_pem.write_to_path(str(keystore))
+
+    with serving(keystore) as broker:
+        alter(broker, "max.connections.per.ip", "100")
+
+    warned = [
+        record.getMessage() for record in caplog.records if "this broker's certificate" in record.getMessage()
+    ]
+    assert (said is not None) == len(warned)
+    assert said is None or said in warned[0]
+
+
+@pytest.mark.parametrize("shown", ["none", "foreign"])
+def test_a_client_that_is_refused_reads_why_though_it_has_sent_a_request(certificates, tmp_path, shown):
+    """Under TLS 1.3 clients are done with the handshake before the broker has looked at their certificate."""
+    authority, files = certificates
+    trust = tmp_path / "trust.pem"
+    authority.cert_pem.write_to_path(str(trust))
+    options = {
+        "node.id": 1,
+        "listeners": "SSL://127.0.0.1:0",
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": files["one"],
+        "ssl.client.auth": "required",
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": trust,
+    }
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    authority.configure_trust(context)
+    if shown == "foreign":
+        trustme.CA().issue_cert("client").configure_cert(context)
+    with Broker(options) as broker:
+        port = broker.call(lambda node: node.endpoints[0].port)
+        for _ in range(5):
+            with (
+                socket.create_connection(("127.0.0.1", port), timeout=10) as plain,
+                context.wrap_socket(plain, server_hostname="localhost") as secured,
+            ):
+                secured.sendall(bytes(1000))
+                secured.sendall(bytes(1000))
+
+                with pytest.raises(ssl.SSLError) as refused:
+                    secured.recv(1)
+
+            expected = "TLSV13_ALERT_CERTIFICATE_REQUIRED" if shown == "none" else "TLSV1_ALERT_UNKNOWN_CA"
+            assert expected == refused.value.reason
 
 
 def test_limits_of_connections_follow_the_options():
