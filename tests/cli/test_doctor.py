@@ -197,16 +197,67 @@ def test_a_certificate_that_ends_soon_is_a_warning(cli, authority, ca, tmp_path)
     )
 
 
-def test_a_client_certificate_that_is_wanted(cli, authority, ca, tmp_path):
-    keystore = identity_of(authority, tmp_path, "127.0.0.1")
-    trust = {"ssl.client.auth": "required", "ssl.truststore.type": "PEM", "ssl.truststore.location": str(ca)}
-    with tls_broker(keystore, **trust) as broker:
-        _, detail, cure = failure(cli("doctor", "-b", broker.bootstrap_servers, "--ca", ca, code=1))
-        well = cli("doctor", "-b", broker.bootstrap_servers, "--ca", ca, "--cert", keystore)
+@pytest.fixture(params=["TLSv1.2", "TLSv1.3"])
+def asking(request, authority, ca, tmp_path):
+    """A broker that lets nobody in without a certificate, and how to reach it."""
+    options = {
+        "ssl.client.auth": "required",
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": str(ca),
+        "ssl.enabled.protocols": request.param,
+    }
+    with tls_broker(identity_of(authority, tmp_path, "127.0.0.1"), **options) as broker:
+        yield ["-b", broker.bootstrap_servers, "--ca", ca]
 
-    assert "certificate" in detail
-    assert "--cert and --key" in cure
+
+def test_a_client_certificate_that_is_wanted(cli, asking, authority, tmp_path):
+    _, detail, cure = failure(cli("doctor", *asking, code=1))
+    other = cli("topic", "list", *asking, code=1)
+    well = cli("doctor", *asking, "--cert", identity_of(authority, tmp_path, "client"))
+
+    assert "ask" in detail
+    assert "for a client certificate" in detail
+    assert cure.startswith("give one by --cert FILE")
+    assert "for a client certificate; give one by --cert FILE" in other.err
     assert "failed" not in well.out
+    assert ["ok", "our certificate"] == well.rows[0][:2]
+
+
+def test_our_own_certificate_that_has_expired(cli, asking, authority, tmp_path):
+    gone = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=2)
+    certificate = identity_of(authority, tmp_path, "client", not_after=gone)
+
+    done = cli("doctor", *asking, "--cert", certificate, code=1)
+    other = cli("topic", "list", *asking, "--cert", certificate, code=1)
+
+    assert ["failed", "our certificate", f"it has expired on {gone:%Y-%m-%d}"] == done.rows[0][:3]
+    assert "our certificate has expired, it says" in done.rows[-1][2]
+    assert "our certificate has expired, it says; renew the certificate in --cert" in other.err
+
+
+def test_a_certificate_of_ours_that_is_signed_by_somebody_else(cli, asking, tmp_path, caplog):
+    certificate = identity_of(trustme.CA(), tmp_path, "client")
+
+    _, detail, cure = failure(cli("doctor", *asking, "--cert", certificate, code=1))
+
+    assert "it does not trust the authority of our certificate" in detail
+    assert "in its ssl.truststore" in cure
+    assert "the client's certificate is not accepted: unable to get local issuer certificate" in caplog.text
+    assert "or put its authority there" in caplog.text
+
+
+def test_a_key_or_a_certificate_that_is_not_in_the_file(cli, authority, tmp_path):
+    both = identity_of(authority, tmp_path, "client").read_text()
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    at = both.index("-----BEGIN CERTIFICATE")
+    key.write_text(both[:at])
+    certificate.write_text(both[at:])
+
+    no_key = cli("topic", "list", "--cert", certificate, code=1)
+    no_certificate = cli("topic", "list", "--key", key, code=1)
+
+    assert f"--cert {certificate} holds no private key in PEM: give its file as --key FILE" in no_key.err
+    assert f"--key {key} holds no certificate in PEM: give its file as --cert FILE" in no_certificate.err
 
 
 # -- what listens there is something else
@@ -272,8 +323,19 @@ def test_a_listener_that_says_nothing(cli, monkeypatch):
     monkeypatch.setattr("kbroker.cli.diagnosis.probe.STEP_SECONDS_MAX", 0.2)
     with answering(None) as address:
         _, detail, _ = failure(cli("doctor", "-b", address, code=1))
+        _, by_tls, _ = failure(cli("doctor", "-b", address, "--tls", code=1))
 
-    assert "takes connections and says nothing" in detail
+    assert f"{address} takes connections and says nothing within 0 s" == detail == by_tls
+
+
+def test_a_broker_that_hangs_is_said_to_hang_first_of_all(cli, monkeypatch):
+    monkeypatch.setattr("kbroker.cli.client.connection.CONNECT_SECONDS_MAX", 0.2)
+    with answering(None) as address:
+        failed = cli("topic", "list", "-b", address, code=1)
+
+    assert failed.err.startswith(
+        f"Error: {address} did not answer within 0 s, though it takes connections; is "
+    )
 
 
 # -- what only numbers show

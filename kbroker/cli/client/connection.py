@@ -9,7 +9,8 @@ from collections import deque
 from typing import Any, NamedTuple, TypeVar
 
 from kbroker import __version__
-from kbroker.cli.client.errors import Disconnected, TooOld, Unreachable
+from kbroker.cli.client import alerts
+from kbroker.cli.client.errors import Disconnected, Silent, TooOld, Unreachable
 from kbroker.errors import ErrorCode, ProtocolError
 from kbroker.protocol.frames import decode_response, encode_request
 from kbroker.protocol.messages import APIS, RESPONSES
@@ -106,7 +107,7 @@ class Connection:
             ):  # not wait_for, which may swallow a cancellation (Python 3.11)
                 return await answer
         except TimeoutError:
-            error = Disconnected(f"the broker at {self.address} did not answer within {within:.0f} s")
+            error = Silent(f"the broker at {self.address} did not answer within {within:.0f} s")
             self._fail(error)
             raise error from None
 
@@ -189,7 +190,10 @@ class Connection:
 _UNSUPPORTED = ErrorCode.UNSUPPORTED_VERSION.to_bytes(2, "big")
 
 
-def _ended(address: Address, error: Exception) -> Disconnected:
+def _ended(address: Address, error: Exception) -> Disconnected | Unreachable:
+    alert = alerts.of(error)
+    if alert is not None:  # under TLS 1.3 it comes after the handshake
+        return Unreachable(_refused(address, *alert))
     if isinstance(error, OSError):
         return Disconnected(f"the connection to {address} broke: {words(error)}")
     return Disconnected(f"the broker at {address} closed the connection")
@@ -209,9 +213,15 @@ async def connect(address: Address, tls: ssl.SSLContext | None, client_id: str =
     connection = Connection(address, reader, writer, client_id)
     try:
         await connection.negotiate()
+    except Silent:
+        await connection.close()
+        cure = "is the broker hung?" if tls else "is the broker hung, or this a TLS listener (--tls)?"
+        raise Unreachable(
+            f"{address} did not answer within {CONNECT_SECONDS_MAX:.0f} s, though it takes connections; {cure}"
+        ) from None
     except Disconnected as error:
         await connection.close()
-        hint = "" if tls else "; if it is a TLS listener, say --tls"
+        hint = f"; if {alerts.ASKS}, {alerts.GIVE}" if tls else "; if it is a TLS listener, say --tls"
         raise Unreachable(
             f"{address} takes connections but does not speak Kafka as asked{hint} ({error})"
         ) from None
@@ -221,6 +231,10 @@ async def connect(address: Address, tls: ssl.SSLContext | None, client_id: str =
     return connection
 
 
+def _refused(address: Address, said: str, cure: str) -> str:
+    return f"{address} ends the TLS connection: {said}; {cure}"
+
+
 _PLAIN_HINT = "; it may be a listener without TLS"
 
 
@@ -228,6 +242,9 @@ def why_not(address: Address, error: Exception) -> str:
     """Why a connection could not be made, in a sentence."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate of {address} is not accepted: {error.verify_message.rstrip('.')}"
+    alert = alerts.of(error)
+    if alert is not None:
+        return _refused(address, *alert)
     if isinstance(error, ssl.SSLError):
         reason = (error.reason or str(error)).replace("_", " ").lower()
         hint = _PLAIN_HINT if "wrong version number" in reason else ""

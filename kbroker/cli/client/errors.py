@@ -19,6 +19,10 @@ class Disconnected(ClientError):
     """The connection ended before the answer came."""
 
 
+class Silent(Disconnected):
+    """The answer did not come in time; the connection was given up."""
+
+
 class TooOld(ClientError):
     """The broker does not speak what is needed."""
 

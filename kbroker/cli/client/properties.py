@@ -9,9 +9,14 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kbroker.cli.client.connection import CLIENT_ID, Address
 from kbroker.cli.client.errors import ClientError
+
+if TYPE_CHECKING:
+    from kbroker.config.tls import TlsOptions
+    from kbroker.security.certificates import Validity
 
 DEFAULT_PORT = 9092
 PROTOCOLS = ("PLAINTEXT", "SSL")
@@ -34,13 +39,27 @@ class Reach:
         """The TLS context, or None for plain text. ClientError where the files do not make one."""
         if not self.tls:
             return None
-        from kbroker.config.tls import TlsOptions
         from kbroker.errors import StartError
         from kbroker.security.tls import build_client_context
 
+        try:
+            return build_client_context(self.tls_options(), check_host=self.check_host)
+        except StartError as error:
+            raise ClientError(str(error)) from None
+
+    def own_certificate(self) -> Validity | None:
+        """From when to when our own is valid; None where there is none."""
+        from kbroker.security.certificates import validity_of
+
+        return validity_of(self.tls_options())
+
+    def tls_options(self) -> TlsOptions:
+        """Kafka's options as a listener has them too."""
+        from kbroker.config.tls import TlsOptions
+
         get = self.ssl_options.get
         protocols = get("ssl.enabled.protocols", "TLSv1.2,TLSv1.3")
-        options = TlsOptions(
+        return TlsOptions(
             client_auth="none",
             enabled_protocols=tuple(word.strip() for word in protocols.split(",") if word.strip()),
             cipher_suites=tuple(word for word in get("ssl.cipher.suites", "").split(",") if word),
@@ -55,10 +74,6 @@ class Reach:
             key_password=get("ssl.key.password"),
             truststore_password=get("ssl.truststore.password"),
         )
-        try:
-            return build_client_context(options, check_host=self.check_host)
-        except StartError as error:
-            raise ClientError(str(error)) from None
 
 
 def reach(
@@ -82,6 +97,7 @@ def reach(
     if ca is not None:
         options |= {"ssl.truststore.type": PEM, "ssl.truststore.location": str(ca)}
         options.pop("ssl.truststore.certificates", None)
+    given_cert, given_key = "--cert" if cert else "--key", "--key" if key else "--cert"
     if (cert is None) != (key is None):
         # one file may hold both, as a broker's does
         cert = key = cert or key
@@ -89,9 +105,15 @@ def reach(
         options.pop("ssl.keystore.location", None)
         options |= {
             "ssl.keystore.type": PEM,
-            "ssl.keystore.certificate.chain": _read(cert, "--cert"),
-            "ssl.keystore.key": _read(key, "--key"),
+            "ssl.keystore.certificate.chain": _read(cert, given_cert),
+            "ssl.keystore.key": _read(key, given_key),
         }
+        if "PRIVATE KEY-----" not in options["ssl.keystore.key"]:
+            missing = ": give its file as --key FILE" if given_key == "--cert" else ""
+            raise ClientError(f"{given_key} {key} holds no private key in PEM{missing}")
+        if "CERTIFICATE-----" not in options["ssl.keystore.certificate.chain"]:
+            missing = ": give its file as --cert FILE" if given_cert == "--key" else ""
+            raise ClientError(f"{given_cert} {cert} holds no certificate in PEM{missing}")
     identification = options.get("ssl.endpoint.identification.algorithm", "https")
     return Reach(
         bootstrap=parse_servers(bootstrap or properties.get("bootstrap.servers") or "localhost"),

@@ -10,6 +10,7 @@ import ssl
 import time
 from typing import NamedTuple
 
+from kbroker.cli.client import alerts
 from kbroker.cli.client.connection import CLIENT_ID, Address, words
 from kbroker.cli.diagnosis.findings import Finding, failed, ok, warning
 from kbroker.errors import ProtocolError
@@ -188,17 +189,17 @@ def _why_not_accepted(address: Address, way: Way, error: ssl.SSLCertVerification
 
 
 def _why_no_tls(address: Address, error: Exception) -> tuple[str, str]:
+    alert = alerts.of(error)
+    if alert is not None:
+        return f"{address} ends the TLS connection: {alert[0]}", alert[1]
+    if isinstance(error, TimeoutError):
+        return f"{address} takes connections and says nothing within {STEP_SECONDS_MAX:.0f} s", _SILENT
     if _speaks_plain(address):
         return (
             f"{address} speaks plain text, not TLS",
             "leave out --tls (security.protocol=PLAINTEXT), or use its TLS port",
         )
     reason = (getattr(error, "reason", None) or words(error)).replace("_", " ").lower()
-    if "certificate required" in reason or "handshake failure" in reason:
-        return (
-            f"{address} ends the handshake: {reason}",
-            "give the client certificate that its ssl.client.auth asks for, by --cert and --key",
-        )
     if "protocol version" in reason or "unsupported protocol" in reason:
         return (
             f"{address} has no TLS version in common with us",
@@ -222,8 +223,8 @@ def _speak(
     try:
         first, answer = _ask_versions(stream)
     except TimeoutError:
-        cure = "see what listens there, and in the broker's log why it is stuck"
-        raise _Stop(failed(check, f"{address} takes connections and says nothing", cure)) from None
+        said = f"{address} takes connections and says nothing within {STEP_SECONDS_MAX:.0f} s"
+        raise _Stop(failed(check, said, _SILENT)) from None
     except OSError as error:
         raise _Stop(failed(check, *_why_no_answer(address, error, tls, any_tls))) from None
     except ProtocolError as error:
@@ -235,6 +236,7 @@ def _speak(
         raise _Stop(findings.pop())
 
 
+_SILENT = "see what listens there, and in the broker's log why it is stuck"
 _WRONG_PORT = "give the address of one of the broker's listeners"
 
 
@@ -266,8 +268,12 @@ def _why_no_answer(
     if tls is None and _speaks_tls(address, any_tls):
         return _is_tls(address)
     reason = (getattr(error, "reason", None) or words(error)).replace("_", " ").lower()
+    alert = alerts.of(error)
+    if (
+        alert is not None
+    ):  # under TLS 1.3 that is when a client learns that its certificate is missed or not liked
+        return f"{address} ends the TLS connection: {alert[0]}", alert[1]
     if tls is not None:
-        # under TLS 1.3 that is when a client learns that its certificate is missed or not liked
         return (
             f"{address} ends the connection after the handshake ({reason}): it may not take our certificate",
             "give a client certificate that its ssl.truststore trusts, by --cert and --key; its log says what it missed",

@@ -25,6 +25,7 @@ from kbroker.protocol.messages.produce import (
     TopicProduceData,
 )
 from kbroker.protocol.records import Record, build_batch, decode_records
+from kbroker.security.certificates import Validity
 
 TOPIC_PREFIX = "kbroker-doctor-"
 GROUP = "kbroker-doctor"
@@ -50,6 +51,9 @@ async def examine(reach: Reach, topic: str | None, token: str) -> AsyncIterator[
     tls = reach.context()
     any_tls = tls or replace(reach, tls=True, ssl_options={}).context()
     assert any_tls is not None
+    own = reach.own_certificate() if reach.tls else None
+    if own is not None:
+        yield _own_certificate(own, time.time())
     usable: list[Address] = []
     for address in reach.bootstrap:
         looked = await _probe(address, Way("bootstrap", False), tls, any_tls)
@@ -67,6 +71,19 @@ async def examine(reach: Reach, topic: str | None, token: str) -> AsyncIterator[
     except (ClientError, KafkaError) as error:
         words = say(error) if isinstance(error, KafkaError) else str(error)
         yield failed("cluster", words, "see the broker's log at this moment")
+
+
+def _own_certificate(found: Validity, now: float) -> Finding:
+    check, fault = "our certificate", found.fault(now)
+    if fault is None:
+        return ok(check, f"valid for {found.days(now)} days")
+    if found.holds(now):
+        return warning(check, f"it {fault}", "renew the certificate in --cert (ssl.keystore.*)")
+    return failed(
+        check,
+        f"it {fault}",
+        "renew the certificate in --cert (ssl.keystore.*), or set this machine's clock right",
+    )
 
 
 async def _walk(
