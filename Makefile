@@ -28,6 +28,8 @@ COMPAT_LIMIT ?= 1800
 CONSTRAINTS ?= constraints.txt
 
 PYTEST := $(BIN)/python -m pytest
+# One process per core; PYTEST_ARGS="-n 0" runs all in one.
+SPREAD := -n auto --dist worksteal
 # macOS has no timeout(1); there each test's own limit must do.
 LIMIT := $(shell command -v timeout >/dev/null && echo timeout -k 10)
 
@@ -59,7 +61,7 @@ types: $(DEV_STAMP)  ## mypy --strict, for Linux and for macOS
 	$(BIN)/mypy --platform darwin
 
 unit: $(DEV_STAMP)  ## the tests that need nothing but Python
-	$(if $(LIMIT),$(LIMIT) $(UNIT_LIMIT)) $(PYTEST) tests --ignore=tests/compat --ignore=tests/faults $(PYTEST_ARGS)
+	$(if $(LIMIT),$(LIMIT) $(UNIT_LIMIT)) $(PYTEST) tests --ignore=tests/compat --ignore=tests/faults $(SPREAD) $(PYTEST_ARGS)
 
 faults: $(DEV_STAMP)  ## processes killed, stopped, without space on the disk (KBROKER_FAULT_KILLS=100)
 	$(if $(LIMIT),$(LIMIT) $(FAULTS_LIMIT)) $(PYTEST) tests/faults -rs $(PYTEST_ARGS)
