@@ -149,7 +149,7 @@ class BrokerOptions:
     )  # fmt: skip
     unclean_leader_election_enable: bool = option(
         "unclean.leader.election.enable", BOOLEAN, False, dynamic=CLUSTER_WIDE,
-        doc="Whether a replica outside the in-sync set may lead. Here it never may.",
+        inert=True, doc="Whether a replica outside the in-sync set may lead. Has no effect here: it never may.",
     )  # fmt: skip
     message_max_bytes: int = option(
         "message.max.bytes", INT, (1 << 20) + 12, at_least=0, dynamic=CLUSTER_WIDE,
@@ -232,17 +232,22 @@ class BrokerOptions:
     )  # fmt: skip
     log_flush_interval_messages: int = option(
         "log.flush.interval.messages", LONG, LONG_MAX, at_least=1, dynamic=CLUSTER_WIDE,
-        doc="Records after which a log is synced; here every write is, unless kbroker.fsync.before.ack is false.",
+        inert=True,
+        doc="Records after which a log is synced. Has no effect here: every write is, unless kbroker.fsync.before.ack is "
+        "false.",
     )  # fmt: skip
     log_flush_interval_ms: int | None = option(
         "log.flush.interval.ms", LONG, None, dynamic=CLUSTER_WIDE,
-        doc="Time after which a log is synced; here every write is, unless kbroker.fsync.before.ack is false.",
+        inert=True,
+        doc="Time after which a log is synced. Has no effect here: every write is, unless kbroker.fsync.before.ack is "
+        "false.",
     )  # fmt: skip
     log_flush_scheduler_interval_ms: int = option(
-        "log.flush.scheduler.interval.ms", LONG, LONG_MAX, doc="Used where log.flush.interval.ms is not set."
-    )
+        "log.flush.scheduler.interval.ms", LONG, LONG_MAX,
+        inert=True, doc="Used where log.flush.interval.ms is not set. Has no effect here, as that.",
+    )  # fmt: skip
     log_preallocate: bool = option(
-        "log.preallocate", BOOLEAN, False, dynamic=CLUSTER_WIDE,
+        "log.preallocate", BOOLEAN, False, dynamic=CLUSTER_WIDE, inert=True,
         doc="Whether a new segment's space is taken from the disk at once. Has no effect here.",
     )  # fmt: skip
     log_message_timestamp_type: str = option(
@@ -258,11 +263,11 @@ class BrokerOptions:
         doc="How far a record's timestamp may lie after the broker's time.",
     )  # fmt: skip
     log_local_retention_ms: int = option(
-        "log.local.retention.ms", LONG, -2, at_least=-2, dynamic=CLUSTER_WIDE,
+        "log.local.retention.ms", LONG, -2, at_least=-2, dynamic=CLUSTER_WIDE, inert=True,
         doc="Part of tiered storage. Has no effect here.",
     )  # fmt: skip
     log_local_retention_bytes: int = option(
-        "log.local.retention.bytes", LONG, -2, at_least=-2, dynamic=CLUSTER_WIDE,
+        "log.local.retention.bytes", LONG, -2, at_least=-2, dynamic=CLUSTER_WIDE, inert=True,
         doc="Part of tiered storage. Has no effect here.",
     )  # fmt: skip
     log_cleaner_enable: bool = option(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kbroker.config.broker import BROKER_OPTIONS
 from kbroker.config.options import BadValue, ConfigType, Option
 from kbroker.config.topics import TOPIC_OPTIONS, TopicConfig
 
@@ -109,3 +110,9 @@ def test_a_topic_config_shows_what_is_not_the_default():
 
 def test_internal_segment_bytes_takes_the_place_of_segment_bytes():
     assert 100 == TopicConfig(internal_segment_bytes=100).segment_bytes
+
+
+def test_an_option_is_marked_as_without_effect_where_its_words_say_so():
+    silent = [name for name, row in BROKER_OPTIONS.items() if "no effect" in row.doc and not row.inert]
+
+    assert [] == silent

@@ -119,6 +119,20 @@ def test_what_kafka_knows_is_accepted(name):
     assert ([] if "ssl." in name else [name]) == [words.split()[0] for words in settings.ignored]
 
 
+def test_all_that_has_no_effect_is_named():
+    flushing = {
+        "log.flush.interval.messages": "1",
+        "log.flush.interval.ms": "1000",
+        "log.flush.scheduler.interval.ms": "1000",
+        "log.preallocate": "true",
+        "log.local.retention.ms": "1",
+        "log.local.retention.bytes": "1",
+        "unclean.leader.election.enable": "true",
+        "flush.ms": "1",
+    }
+    assert sorted(flushing) == load(*(f"{name}={value}" for name, value in flushing.items())).ignored
+
+
 def test_a_topics_option_given_to_the_broker_is_named_with_the_brokers():
     assert ["retention.ms (a topic's; the broker's is log.retention.ms)"] == load("retention.ms=1").ignored
     assert ["leader.replication.throttled.replicas"] == load(
