@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from kbroker.testing import Broker
+
 
 def values(broker, topic):
     return sorted(each.value for each in broker.records(topic))
@@ -65,6 +67,14 @@ def test_a_separator_may_be_typed_as_an_escape(cli, topic):
     cli("produce", topic, "-p", 0, "-K", r"\t", stdin=b"k\tv\n")
 
     assert "k=>v\n" == cli("consume", topic, "-e", "-K", "=>").out
+
+
+def test_a_topic_that_cannot_be_created_by_itself(cli):
+    with Broker({"default.replication.factor": "3"}) as small:
+        failed = cli("produce", "new", "-b", small.bootstrap_servers, stdin=b"x\n", code=1)
+
+    assert "its default.replication.factor is more than there are brokers" in failed.err
+    assert "kbroker topic create new --replication-factor 1 (INVALID_REPLICATION_FACTOR)" in failed.err
 
 
 def test_json_lines_go_in_and_come_out_the_same(cli, broker, topic):

@@ -31,6 +31,15 @@ TOPIC_IDS_FROM = 12  # Metadata's topics may be named by ids from v10; names do 
 GROUP = 0  # FindCoordinator's kind of key
 
 
+# Why there is no such topic, by what the broker answers.
+_WITHOUT = {
+    ErrorCode.UNKNOWN_TOPIC_OR_PARTITION: "there is no topic {name!r}",
+    ErrorCode.INVALID_REPLICATION_FACTOR: "there is no topic {name!r}, and the broker cannot create it: its "
+    "default.replication.factor is more than there are brokers; lower it, or say how many replicas: "
+    "kbroker topic create {name} --replication-factor 1",
+}
+
+
 class Cluster:
     """What the bootstrap servers lead to. `async with Cluster(servers, tls) as cluster`."""
 
@@ -162,8 +171,7 @@ class Cluster:
         [topic] = (await self.metadata([name], create=create)).topics
         error = error_of(topic)
         if error is not None:
-            missing = error.code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-            raise KafkaError(error.code, f"there is no topic {name!r}" if missing else f"topic {name!r}")
+            raise KafkaError(error.code, _WITHOUT.get(error.code, "topic {name!r}").format(name=name))
         return topic
 
     # -- trying again
