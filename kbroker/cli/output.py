@@ -9,14 +9,19 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from rich.console import JustifyMethod
 
 # C0 and C1 controls, and what turns text around (bidirectional overrides and isolates).
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 # JSON escapes C0 controls itself; those between its tokens are line ends.
 _UNPRINTABLE_JSON = re.compile("[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+# What folds is at least so wide, and what stands between two columns.
+FOLDED_MIN, PADDING = 20, 3
 _NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -62,25 +67,38 @@ def on_terminal() -> bool:
     return sys.stdout.isatty()
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:
-    """Print rows. Columns whose name begins with '>' stand right."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, folding: Sequence[str] = ()) -> None:
+    """Print rows. Columns whose name begins with '>' stand right.
+
+    Those named in `folding` may go on in the next line where a terminal is narrow. The others hold names, which somebody
+    will copy: for them a table becomes wider than its terminal.
+    """
     cells = [[text_of(value) for value in row] for row in rows]
     if not on_terminal():
         for row in cells:
             click.echo("\t".join(row))
         return
     from rich import box
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in columns:
-        right = column.startswith(">")
-        shown.add_column(column.lstrip(">"), justify="right" if right else "left", overflow="fold")
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    width = 0
+    for index, column in enumerate(columns):
+        name, right = column.lstrip(">"), column.startswith(">")
+        least = max(map(cell_len, [name, *(row[index] for row in cells)]))
+        if name in folding:
+            least = min(least, FOLDED_MIN)
+        justify: JustifyMethod = "right" if right else "left"
+        shown.add_column(name, justify=justify, overflow="fold", no_wrap=name not in folding, min_width=least)
+        width += least + PADDING
     for row in cells:
         shown.add_row(*map(Text, row))  # Text: no markup is read out of what others wrote
-    Console().print(shown)
+    console = Console()
+    console.width = max(console.width, width)
+    console.print(shown)
 
 
 def heading(text: str) -> None:

@@ -40,6 +40,30 @@ def test_a_table_for_people_shows_brackets_as_they_are(capsys, monkeypatch):
     assert "count" in shown
 
 
+def test_names_are_never_folded_and_tables_grow_wider_than_a_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(output, "on_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    name, words = "n" * 120, "some words that go on " * 10
+
+    output.table(
+        ["name", ">count", "meaning"], [(name, 1_234_567, words), ("東" * 60, 7, "")], folding=("meaning",)
+    )
+
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith(name) and "1234567" in line for line in lines)
+    assert any(line.startswith("東" * 60) for line in lines)
+    assert len(lines) > 4
+
+
+def test_a_table_that_fits_is_as_wide_as_its_words(capsys, monkeypatch):
+    monkeypatch.setattr(output, "on_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+
+    output.table(["config", "value"], [("retention.ms", "5000")], folding=("value",))
+
+    assert "config         value\n" == capsys.readouterr().out.splitlines(keepends=True)[0].rstrip(" ")
+
+
 def test_json_is_the_same_json_without_what_a_terminal_would_obey():
     text = '{\n "a": "\x9b2J\u202e Grüße"\n}'
 
