@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import click
 
 from kbroker.cli.common import Failure, Session, complete_topics, remote
-from kbroker.cli.output import on_terminal, table
+from kbroker.cli.output import did_you_mean, on_terminal, table
 from kbroker.cli.topic import pairs
 
 if TYPE_CHECKING:
@@ -18,13 +19,16 @@ SOURCES = {
     1: "topic",
     2: "broker",
     3: "all brokers",
-    4: "file",
+    4: "start",  # from what it was started with: a file, --set, --port
     5: "default",
     6: "broker logger",
     7: "client metrics",
     8: "group",
 }
 DEFAULT = 5
+OF_A_LISTENER = (
+    "listener.name."  # such configs of a broker are known by their ends, and described where they are set
+)
 TYPES = ("unknown", "boolean", "string", "int", "short", "long", "double", "list", "class", "password")
 
 KIND = click.Choice(["topic", "broker"])
@@ -56,9 +60,9 @@ async def get(
     async with session.cluster() as cluster:
         resource = await _resource(cluster, kind, name)
         found = await admin.describe_configs(cluster, resource, name, list(keys) or None)
-    missing = [key for key in keys if key not in {each.name for each in found}]
-    if missing:
-        raise Failure(f"there is no config {missing[0]!r} of a {kind}")
+        missing = [key for key in keys if key not in {each.name for each in found}]
+        if missing:
+            raise no_such(missing[0], kind, await admin.describe_configs(cluster, resource, name))
     shown = [each for each in found if keys or everything or each.config_source != DEFAULT]
     shown.sort(key=lambda each: each.name)
     if session.json:
@@ -70,7 +74,7 @@ async def get(
         rows = [
             (each.name, _value(each), SOURCES.get(each.config_source), each.documentation) for each in shown
         ]
-        table(columns, [row[: len(columns)] for row in rows])
+        table(columns, [row[: len(columns)] for row in rows], folding=("value", "meaning"))
 
 
 @config.command("set")
@@ -94,12 +98,41 @@ async def set_(
         raise click.UsageError("nothing to change: give KEY=VALUE or --unset KEY")
     async with session.cluster() as cluster:
         resource = await _resource(cluster, kind, name)
+        await must_be_known(cluster, resource, name, unset)
         await admin.alter_configs(cluster, resource, name, setting=assignments, deleting=unset)
     # a value may be a secret: what was changed is named, not repeated
     changed = [*assignments, *unset]
     who = f"{kind} {name}" if name else "all brokers"
     value = {"kind": kind, "name": name, "set": list(assignments), "unset": list(unset)}
     session.done(f"changed {', '.join(changed)} of {who}", value)
+
+
+async def must_be_known(cluster: Cluster, resource: int, name: str, keys: Iterable[str]) -> None:
+    """Brokers take back to its default whatever they are told to, also a name that is a typing mistake."""
+    from kbroker.cli.client import admin
+    from kbroker.errors import ErrorCode, KafkaError
+
+    if not keys:
+        return
+    if not name:  # the default of all brokers is described by what is set there; any of them knows the names
+        await cluster.metadata([])
+        name = str(next(iter(cluster.brokers)))
+    try:
+        known = await admin.describe_configs(cluster, resource, name)
+    except KafkaError as error:
+        if error.code not in (ErrorCode.TOPIC_AUTHORIZATION_FAILED, ErrorCode.CLUSTER_AUTHORIZATION_FAILED):
+            raise
+        return  # who may change configs need not be allowed to see them
+    names = {each.name for each in known}
+    for key in keys:
+        if key not in names and not key.startswith(OF_A_LISTENER):
+            raise no_such(key, "topic" if resource == admin.TOPIC else "broker", known)
+
+
+def no_such(key: str, kind: str, known: Iterable[DescribeConfigsResourceResult]) -> Failure:
+    """For a key that is none of those."""
+    near = did_you_mean(key, [each.name for each in known])
+    return Failure(f"there is no config {key!r} of a {kind}{near}")
 
 
 async def _resource(cluster: Cluster, kind: str, name: str) -> int:

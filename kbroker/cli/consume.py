@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kbroker.cli import places
-from kbroker.cli.common import Session, remote, topic_argument
+from kbroker.cli.common import Session, complete_groups, remote, topic_argument
 from kbroker.cli.places import Where
 
 if TYPE_CHECKING:
@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 @click.option("-n", "--max-records", type=click.IntRange(1), metavar="N", help="Stop after N records.")
 @click.option("-e", "--stop-at-end", is_flag=True, help="Stop at what is there now, instead of following.")
 @click.option(
-    "-g", "--group", metavar="GROUP", help="As a member of this group, which remembers how far it came."
+    "-g",
+    "--group",
+    metavar="GROUP",
+    shell_complete=complete_groups,
+    help="As a member of this group, which remembers how far it came.",
 )
 @click.option(
     "-K", "--key-separator", metavar="TEXT", help="Print keys too, with this between key and value."
@@ -56,6 +60,8 @@ async def consume(
     """
     from kbroker.cli.reading import Reader
 
+    if group == "":
+        raise click.UsageError("--group is empty: give the group's name")
     if group is not None and partitions:
         raise click.UsageError("--group divides the partitions itself: leave --partition out")
     if key_separator is not None and session.json:

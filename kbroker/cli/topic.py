@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kbroker.cli.common import Failure, Session, asks_first, complete_topics, remote, topic_argument
-from kbroker.cli.output import heading, table
+from kbroker.cli.output import heading, on_terminal, table
 
 if TYPE_CHECKING:
     from kbroker.cli.client.cluster import Cluster
@@ -137,12 +137,17 @@ async def describe(session: Session, topic: str, all_configs: bool) -> None:
             }
         )
         return
-    heading(f"{topic}  id {id_of(there)}")
     columns = [">partition", ">leader", "replicas", "in sync", ">earliest", ">latest"]
-    table(columns, [tuple(part.values()) for part in partitions])
+    rows = [tuple(part.values()) for part in partitions]
+    if not on_terminal():  # one table, for scripts: the configs stand in each row
+        words = " ".join(f"{config.name}={config.value}" for config in shown)
+        return table([*columns, "configs"], [(*row, words or None) for row in rows])
+    heading(f"{topic}  id {id_of(there)}")
+    table(columns, rows)
     if shown:
         click.echo()
-        table(["config", "value"], [(config.name, config.value) for config in shown])
+        table(["config", "value"], [(config.name, config.value) for config in shown], folding=("value",))
+    return None
 
 
 async def _partitions(cluster: Cluster, topic: MetadataResponseTopic) -> list[dict[str, Any]]:
@@ -204,12 +209,14 @@ async def alter(
 ) -> None:
     """Add partitions, set and unset configs."""
     from kbroker.cli.client import admin
+    from kbroker.cli.config import must_be_known
 
     if partitions is None and not configs and not unset:
         raise click.UsageError("nothing to alter: give --partitions, --config or --unset")
     async with session.cluster() as cluster:
         await cluster.topic(topic)
         if configs or unset:
+            await must_be_known(cluster, admin.TOPIC, topic, unset)
             await admin.alter_configs(cluster, admin.TOPIC, topic, setting=configs, deleting=unset)
         if partitions is not None:
             await admin.add_partitions(cluster, topic, partitions)

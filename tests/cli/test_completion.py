@@ -30,6 +30,16 @@ def test_topics_are_completed(cli, broker):
     assert ["completed-2"] == completed("consume", "-b", broker.bootstrap_servers, "completed-2")
 
 
+@pytest.mark.parametrize("option", ["-g", "--group"])
+def test_groups_are_completed(cli, topic, option):
+    cli("group", "reset-offsets", "completed-group", "--topic", topic, "--to", "0", "--execute")
+
+    assert ["completed-group"] == completed("consume", topic, option, "completed")
+    assert ["completed-group"] == completed("consume", option, "completed")
+    assert "completed-group" in completed("consume", option, "")
+    assert ["completed-group"] == completed("group", "describe", "completed")
+
+
 def test_without_a_cluster_nothing_is_offered_and_nothing_is_said(monkeypatch, nobody, capsys):
     monkeypatch.setenv("KBROKER_BOOTSTRAP", nobody)
 

@@ -58,6 +58,18 @@ def test_a_broker_and_the_default_of_all(cli):
     cli("config", "set", "broker", "", "-u", "log.retention.ms")
 
 
+def test_what_a_broker_was_started_with_is_called_so(cli, broker):
+    assert ["num.partitions", "1", "start"] in cli("config", "get", "broker", "0").rows
+
+
+def test_what_is_not_set_may_be_taken_back_to_its_default(cli, topic):
+    assert (
+        f"changed segment.bytes of topic {topic}\n"
+        == cli("config", "set", "topic", topic, "-u", "segment.bytes").out
+    )
+    cli("config", "set", "broker", "", "-u", "log.segment.bytes")
+
+
 def test_a_secret_is_neither_shown_nor_repeated(cli):
     done = cli("config", "set", "broker", "0", "listener.name.x.ssl.key.password=swordfish", "-o", "json")
     shown = cli("config", "get", "broker", "0", "--all")
@@ -73,9 +85,14 @@ def test_a_secret_is_neither_shown_nor_repeated(cli):
         (["get", "broker", "77"], 1, "there is no broker 77; there are 0"),
         (["get", "broker", "seven"], 2, "'seven' is none"),
         (["get", "broker", "0", "no.such"], 1, "there is no config 'no.such' of a broker"),
+        (["get", "topic", "known", "max.mesage.bytes"], 1, "of a topic: did you mean max.message.bytes?"),
+        (["set", "topic", "known", "-u", "nosuch.key"], 1, "there is no config 'nosuch.key' of a topic"),
+        (["set", "broker", "0", "-u", "log.retention.mss"], 1, "did you mean log.retention.ms?"),
+        (["set", "broker", "", "-u", "log.retention.mss"], 1, "did you mean log.retention.ms?"),
         (["set", "broker", "0"], 2, "nothing to change"),
         (["set", "broker", "0", "log.retention.ms=soon"], 1, "log.retention.ms"),
     ],
 )
 def test_what_is_not_there(cli, args, code, said):
+    cli("topic", "create", "known", "--if-not-exists")
     assert said in cli("config", *args, code=code).err

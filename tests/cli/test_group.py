@@ -183,6 +183,10 @@ def test_what_cannot_be_done(cli, args, code, said):
     assert said in cli("group", *args, code=code).err
 
 
+def test_a_group_has_a_name(cli, topic):
+    assert "--group is empty" in cli("consume", topic, "-g", "", code=2).err
+
+
 def test_a_group_cannot_be_given_partitions(cli, topic, group):
     assert "leave --partition out" in cli("consume", topic, "-g", group, "-p", 0, code=2).err
 

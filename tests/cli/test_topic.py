@@ -13,10 +13,8 @@ def test_a_topic_is_created_described_grown_and_deleted(cli):
     assert ["fresh", "2", "1"] in cli("topic", "list").rows
     described = cli("topic", "describe", "fresh").rows
     assert [
-        ["0", "0", "0", "0", "0", "0"],
-        ["1", "0", "0", "0", "0", "0"],
-        [""],
-        ["retention.ms", "5000"],
+        ["0", "0", "0", "0", "0", "0", "retention.ms=5000"],
+        ["1", "0", "0", "0", "0", "0", "retention.ms=5000"],
     ] == described
 
     cli("topic", "alter", "fresh", "-p", 4, "-c", "segment.bytes=2000000", "-u", "retention.ms")
@@ -72,9 +70,14 @@ def test_deleting_tells_of_each_what_became_of_it(cli, topic):
         (["create", "b/d"], "INVALID_TOPIC_EXCEPTION"),
         (["create", "x", "-r", "3"], "INVALID_REPLICATION_FACTOR"),
         (["create", "x", "-c", "no.such=1"], "INVALID_CONFIG"),
+        (
+            ["alter", "known", "-u", "retention.mss"],
+            "there is no config 'retention.mss' of a topic: did you mean retention.ms?",
+        ),
     ],
 )
 def test_a_failure_is_one_sentence_on_stderr(cli, args, said):
+    cli("topic", "create", "known", "--if-not-exists")
     failed = cli("topic", *args, code=1)
 
     assert ("", 1, True) == (failed.out, failed.err.count("\n"), failed.err.startswith("Error: "))
