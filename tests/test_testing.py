@@ -109,6 +109,23 @@ def test_records_come_back_partition_by_partition(broker):
     assert [b"b"] == values(broker, "t", 1)
 
 
+@pytest.mark.parametrize("acks", [1, -1])
+def test_what_is_acknowledged_can_be_read(broker, acks):
+    """Nothing is synced: a test needs no acks=all."""
+    broker.create_topic("orders")
+    wire = Wire(address_of(broker))
+    try:
+        for count in range(1, 51):
+            assert (
+                0
+                == produce(wire, "orders", 0, build_batch([record(b"x", timestamp=1)]), acks=acks).error_code
+            )
+
+            assert count == len(broker.records("orders"))
+    finally:
+        wire.close()
+
+
 def test_refusals_are_kafka_errors(broker):
     broker.create_topic("t")
 

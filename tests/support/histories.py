@@ -35,12 +35,12 @@ RECORDS_MAX, PADS = 12, (0, 10, 100, 100, 2_000)
 Where = tuple[int, int]  # partition, offset
 
 
-def produce(wire: Wire, topic: str, partition: int, batch: bytes):
-    """Send one batch with acks=all; the partition's answer."""
+def produce(wire: Wire, topic: str, partition: int, batch: bytes, *, acks: int = -1):
+    """Send one batch, with acks=all if nothing else is said; the partition's answer."""
     data = TopicProduceData(
         name=topic, partition_data=[PartitionProduceData(index=partition, records=memoryview(batch))]
     )
-    answer = wire.ask(ProduceRequest(acks=-1, timeout_ms=10_000, topic_data=[data]), PRODUCE)
+    answer = wire.ask(ProduceRequest(acks=acks, timeout_ms=10_000, topic_data=[data]), PRODUCE)
     return answer.responses[0].partition_responses[0]
 
 
