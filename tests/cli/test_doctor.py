@@ -328,6 +328,23 @@ def test_a_listener_that_says_nothing(cli, monkeypatch):
     assert f"{address} takes connections and says nothing within 0 s" == detail == by_tls
 
 
+async def test_what_was_found_is_told_while_the_next_step_waits(monkeypatch):
+    told = threading.Event()
+
+    def probe(address, way, tls, any_tls, tell):
+        tell(walk.ok("connection", "it takes connections"))
+        assert told.wait(LIMIT_S)
+        tell(walk.failed("Kafka", "it says nothing", "look there"))
+
+    monkeypatch.setattr(walk, "probe", probe)
+    found = []
+    async for finding in walk._told(Address("host", 1), walk.Way("bootstrap", False), None, None):
+        found.append(finding.check)
+        told.set()
+
+    assert ["connection", "Kafka"] == found
+
+
 def test_a_broker_that_hangs_is_said_to_hang_first_of_all(cli, monkeypatch):
     monkeypatch.setattr("kbroker.cli.client.connection.CONNECT_SECONDS_MAX", 0.2)
     with answering(None) as address:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 from kbroker.cli.client import alerts
@@ -55,9 +56,28 @@ class Way(NamedTuple):
         return f"give {what} as --bootstrap-server"
 
 
-def probe(address: Address, way: Way, tls: ssl.SSLContext | None, any_tls: ssl.SSLContext) -> Probe:
+class Findings(list[Finding]):
+    """What was found so far; each is told at once, since the next step may take its time."""
+
+    def __init__(self, tell: Callable[[Finding], None]) -> None:
+        super().__init__()
+        self._tell = tell
+
+    def append(self, finding: Finding) -> None:
+        """Keep it, and tell it."""
+        super().append(finding)
+        self._tell(finding)
+
+
+def probe(
+    address: Address,
+    way: Way,
+    tls: ssl.SSLContext | None,
+    any_tls: ssl.SSLContext,
+    tell: Callable[[Finding], None] = lambda finding: None,
+) -> Probe:
     """All steps, up to the first that fails. `any_tls` is for finding out whether TLS is spoken at all."""
-    findings: list[Finding] = []
+    findings = Findings(tell)
     try:
         hosts = _resolve(address, way, findings)
         sock = _connect(address, way, hosts, findings)
@@ -231,9 +251,10 @@ def _speak(
         raise _Stop(failed(check, f"{address} answers what is no Kafka: {error}", _WRONG_PORT)) from None
     if answer is None:
         raise _Stop(failed(check, *_what_it_is(address, first, tls, any_tls)))
-    findings.append(_judge(check, answer))
-    if findings[-1].status == "failed":
-        raise _Stop(findings.pop())
+    judged = _judge(check, answer)
+    if judged.status == "failed":
+        raise _Stop(judged)
+    findings.append(judged)
 
 
 _SILENT = "see what listens there, and in the broker's log why it is stuck"

@@ -56,10 +56,11 @@ async def examine(reach: Reach, topic: str | None, token: str) -> AsyncIterator[
         yield _own_certificate(own, time.time())
     usable: list[Address] = []
     for address in reach.bootstrap:
-        looked = await _probe(address, Way("bootstrap", False), tls, any_tls)
-        for finding in looked.findings:
+        failures = 0
+        async for finding in _told(address, Way("bootstrap", False), tls, any_tls):
+            failures += finding.status == "failed"
             yield finding
-        if looked.usable:
+        if not failures:
             usable.append(address)
     if not usable:
         return
@@ -122,6 +123,28 @@ async def _walk(
 
 async def _probe(address: Address, way: Way, tls: ssl.SSLContext | None, any_tls: ssl.SSLContext) -> Probe:
     return await asyncio.to_thread(probe, address, way, tls, any_tls)
+
+
+async def _told(
+    address: Address, way: Way, tls: ssl.SSLContext | None, any_tls: ssl.SSLContext
+) -> AsyncIterator[Finding]:
+    """The findings of a probe while it goes on: a step that waits for a silent server takes seconds."""
+    loop = asyncio.get_running_loop()
+    found: asyncio.Queue[Finding | None] = asyncio.Queue()
+
+    def tell(finding: Finding | None) -> None:
+        loop.call_soon_threadsafe(found.put_nowait, finding)
+
+    def look() -> None:
+        try:
+            probe(address, way, tls, any_tls, tell)
+        finally:
+            tell(None)
+
+    looking = asyncio.create_task(asyncio.to_thread(look), name=f"probe of {address}")
+    while (finding := await found.get()) is not None:
+        yield finding
+    await looking
 
 
 def _judge(cluster: Cluster, answer: MetadataResponse) -> list[Finding]:
