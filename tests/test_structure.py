@@ -19,7 +19,7 @@ MODULES = sorted((ROOT / "kbroker").rglob("*.py"))
 MAY_OPEN = {
     "kbroker/storage/disk.py": "the Disk itself",
     "kbroker/cli": "what the user names, read only",
-    "kbroker/security/tls.py": "certificates and keys",
+    "kbroker/security": "certificates and keys",
     "kbroker/config": "server.properties",
 }
 
