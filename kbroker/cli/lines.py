@@ -36,10 +36,10 @@ async def read_lines(fd: int) -> AsyncIterator[tuple[list[bytes], bool]]:
 
 async def _read_chunks(fd: int) -> AsyncIterator[tuple[bytes, bool]]:
     loop = asyncio.get_running_loop()
-    chunks: asyncio.Queue[bytes | OSError] = asyncio.Queue()
+    chunks: asyncio.Queue[bytes | Exception] = asyncio.Queue()
     room = threading.Semaphore(CHUNKS_MAX)
 
-    def put(chunk: bytes | OSError) -> None:
+    def put(chunk: bytes | Exception) -> None:
         if not loop.is_closed():
             loop.call_soon_threadsafe(chunks.put_nowait, chunk)
 
@@ -51,16 +51,16 @@ async def _read_chunks(fd: int) -> AsyncIterator[tuple[bytes, bool]]:
                 put(chunk)
                 if not chunk:
                     return
-        except OSError as error:
-            put(error)
         except RuntimeError:
             return  # the loop is closed: nobody listens any more
+        except Exception as error:  # noqa: BLE001 - whoever waits for lines must hear of it, or waits for ever
+            put(error)
 
     threading.Thread(target=read, name="stdin", daemon=True).start()
     while True:
         chunk = await chunks.get()
         room.release()
-        if isinstance(chunk, OSError):
+        if isinstance(chunk, Exception):
             raise chunk
         if not chunk:
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import resource
@@ -11,6 +12,7 @@ import pytest
 
 import kbroker
 from kbroker.cli import lines
+from tests.cli.conftest import LIMIT_S
 
 # `select` knows descriptors below this.
 SELECT_MAX = 1_024
@@ -53,6 +55,18 @@ async def test_a_file_is_read_to_its_end(tmp_path):
         got = [line async for some, _ in lines.read_lines(opened.fileno()) for line in some]
 
     assert (300_001, b"last") == (len(got), got[-1])
+
+
+@pytest.mark.parametrize("error", [OSError("the disk"), ValueError("what nobody thought of")])
+async def test_whatever_ends_the_reading_reaches_who_waits_for_lines(monkeypatch, error):
+    def read_some(fd):
+        raise error
+
+    monkeypatch.setattr(lines, "_read_some", read_some)
+
+    with pytest.raises(type(error), match=str(error)):
+        async with asyncio.timeout(LIMIT_S):
+            [each async for each in lines.read_lines(0)]
 
 
 def test_select_is_used_nowhere():
