@@ -152,7 +152,7 @@ class Connections:
         if len(self._open) >= limits.connections_max:
             self._tell("connection refused", peer, f"max.connections={limits.connections_max} are open")
             return sock.close()  # type: ignore[no-any-return]  # sockets of simulations are Any
-        if limits.sockets_max is not None and len(self._open) >= limits.sockets_max:
+        if limits.sockets_max is not None and len(self._open) + len(self._held) >= limits.sockets_max:
             self._tell(
                 "connection refused",
                 peer,

@@ -100,6 +100,18 @@ def test_connections_beyond_what_the_descriptors_allow_are_closed_with_the_cure(
     assert "ulimit -n" in line
 
 
+def test_sockets_that_are_held_for_a_moment_take_their_room_too():
+    house = House()
+    house.connections.limits.sockets_max = 2
+    house.connections.hold_of = lambda ip: 1.0
+    held = house.connect()
+    house.connections.hold_of = None
+
+    sockets = [house.connect() for _ in range(2)]
+
+    assert [False, False, True] == [sock.closed for sock in (held, *sockets)]
+
+
 @pytest.mark.parametrize(
     "descriptors, files, sockets",
     [(1024, 256, 704), (20_000, 4096, 15_840), (65_536, 4096, 61_376), (64, 16, 1)],
