@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -124,3 +125,24 @@ def ending(process):
     out, err = process.communicate(timeout=LIMIT_S)
     assert (130, b"") == (process.returncode, err)
     return out
+
+
+def on_terminal(process, *args):
+    """What the verb prints on a terminal."""
+    ours, theirs = pty.openpty()
+    try:
+        one = process(*args, stdout=theirs)
+        os.close(theirs)
+        seen = b""
+        while True:
+            try:
+                more = os.read(ours, 65_536)
+            except OSError:  # Linux says so that nobody holds the other end
+                break
+            if not more:
+                break
+            seen += more
+        assert 0 == one.wait(LIMIT_S), one.stderr.read()
+        return seen
+    finally:
+        os.close(ours)

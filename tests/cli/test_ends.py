@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import pty
 import signal
 
 import pytest
 
 from kbroker.protocol.records import Record, build_batch
-from tests.cli.conftest import LIMIT_S
+from tests.cli.conftest import LIMIT_S, on_terminal
 
 
 @pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -123,27 +121,6 @@ def test_a_terminal_gets_a_table_and_no_control_characters(process, cli, broker,
     assert b"a\\x1b[2Jb\\xff\r\n" == shown
     assert b"a\x1b[2Jb\xff\r\n" == raw
     assert all(word in table for word in (b"partition", b"leader", b"earliest"))
-
-
-def on_terminal(process, *args):
-    """What the verb prints on a terminal."""
-    ours, theirs = pty.openpty()
-    try:
-        one = process(*args, stdout=theirs)
-        os.close(theirs)
-        seen = b""
-        while True:
-            try:
-                more = os.read(ours, 65_536)
-            except OSError:  # Linux says so that nobody holds the other end
-                break
-            if not more:
-                break
-            seen += more
-        assert 0 == one.wait(LIMIT_S), one.stderr.read()
-        return seen
-    finally:
-        os.close(ours)
 
 
 def test_it_waits_for_a_broker_that_restarts_while_it_sends(process):

@@ -7,8 +7,7 @@ import time
 
 import pytest
 
-from tests.cli.conftest import LIMIT_S, ending
-from tests.cli.test_ends import on_terminal
+from tests.cli.conftest import LIMIT_S, ending, on_terminal
 
 _numbers = itertools.count(1)
 
