@@ -54,10 +54,13 @@ GROUPS = frozenset(
     {
         "groups",  # be a member of a group, commit by itself
         "commits",  # commit when told to
+        "commits epochs",  # with the leader epoch of what it read
+        "tells epochs",  # of what a group committed
         "commit metadata",  # with words of the user's
         "static members",  # and do not leave the group when they are closed
         "fenced",  # says so when another came in its name
         "cooperative",
+        "reads on",  # while its join of a cooperative group waits for others
         "revoked",  # tells which partitions were taken away
         "many members",  # at little cost in one process
         "group admin",  # list and describe groups, read their offsets
@@ -66,6 +69,7 @@ GROUPS = frozenset(
         "delete offsets",
     }
 )
+EPOCHS = frozenset({"commits epochs", "tells epochs"})
 NEW_GROUPS = frozenset({"new groups"})  # by KIP-848, when told so
 RESTART = frozenset({"restart"})  # also takes part in the scenarios that restart the broker
 
@@ -214,7 +218,7 @@ CLIENTS = {
     ),
     "kafka-python": Spec(
         _python("kafka_python_driver.py", "kafka", "kafka-python python-snappy lz4 zstandard"),
-        can=EVERYTHING - {"null headers"} | RESTART | GROUPS - {"many members"},
+        can=EVERYTHING - {"null headers"} | RESTART | GROUPS - {"many members", "reads on"},
         versions={"Produce": {9}, "Fetch": {12}, "Metadata": {13}},
         group_versions=_group_versions(8, 8, 6, 7, 4, 5, 5),
     ),
@@ -227,7 +231,7 @@ CLIENTS = {
     "aiokafka": Spec(
         _python("aiokafka_driver.py", "aiokafka", "aiokafka cramjam"),
         can=EVERYTHING
-        | GROUPS - {"fenced", "cooperative", "delete groups", "alter offsets", "delete offsets"},
+        | GROUPS - EPOCHS - {"fenced", "cooperative", "delete groups", "alter offsets", "delete offsets"},
         versions={"Produce": {7}, "Fetch": {11}, "Metadata": {5}},
         group_versions=_group_versions(3, 3, 1, 5, 1, 1, 3),
     ),
@@ -245,7 +249,7 @@ CLIENTS = {
     ),
     "sarama": Spec(
         _go("sarama"),
-        can=EVERYTHING | GROUPS - {"cooperative"},
+        can=EVERYTHING | GROUPS - {"cooperative", "commits epochs"},
         versions={"Produce": {10}, "Fetch": {12}, "Metadata": {11}},
         group_versions=_group_versions(8, 8, 3, 8, 4, 5, 5),
     ),
@@ -261,7 +265,7 @@ CLIENTS = {
             "tells null",
             "out of range",
         }
-        | GROUPS - {"commit metadata", "static members", "fenced", "cooperative", "revoked"},
+        | GROUPS - EPOCHS - {"commit metadata", "static members", "fenced", "cooperative", "revoked"},
         versions={"Produce": {8}, "Fetch": {10}, "Metadata": {6, 8}},
         group_versions=_group_versions(2, 1, 0, 2, 0, 0, 0),
     ),
@@ -270,6 +274,7 @@ CLIENTS = {
         # it consumes in groups only
         can=EVERYTHING - {"consume", "committed", "tiny", "null headers"}
         | GROUPS
+        - EPOCHS
         - {
             "static members",  # and do not leave the group when they are closed
             "fenced",

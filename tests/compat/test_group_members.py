@@ -13,8 +13,6 @@ from tests.support.peers import Endpoint, Peer
 
 JOIN_GROUP = 11
 FENCED_INSTANCE_ID = 82
-# A member that has to join again while it joins may neither beat nor read after that, on a busy machine, on any broker.
-STANDS_STILL = {"kafka-python"}
 
 
 @each_client("static members")
@@ -75,8 +73,6 @@ def test_what_a_dead_member_read_goes_to_those_left(
     """Of every client at once: the session timeout is waited for only once."""
     stay, dying = {}, {}
     for client in clients.installed("groups"):
-        if client.name in STANDS_STILL:
-            continue
         name = f"{topic}-{client}"
         helper.create(at, name, partitions=4)
         stay[name] = Member(client, at, name, name)

@@ -96,7 +96,7 @@ class Member:
 
     # SyncGroup
 
-    def send_sync(self, assignments: dict[str, bytes] | None = None) -> None:
+    def send_sync(self, assignments: dict[str, bytes] | None = None, protocol: str = "range") -> None:
         """Send a leader's assignments, or ask for one's own; `synced` takes the answer."""
         given = [
             SyncGroupRequestAssignment(member_id=m, assignment=a) for m, a in (assignments or {}).items()
@@ -107,7 +107,7 @@ class Member:
             member_id=self.member_id,
             group_instance_id=self.instance_id,
             protocol_type="consumer",
-            protocol_name="range",
+            protocol_name=protocol,
             assignments=given,
         )
         self.client.send(request, 5)

@@ -53,21 +53,30 @@ class Member(threading.Thread):
 
     def run(self) -> None:
         """Poll and do what others ask, until it left or failed for good."""
-        try:
-            self.open()
-        except BaseException as error:  # told by `look`
-            self._fail(error)
+        opened = self._done(self.open)
         while not self._told():
             if self.error is not None:
                 time.sleep(POLL_S)
                 continue
-            try:
-                self.records += self.poll()
-            except BaseException as error:
-                if self.passing(error):
-                    print(f"{self.name}: {error!r}", file=sys.stderr)
-                else:
-                    self._fail(error)
+            if opened:
+                self._done(self._read)
+            else:
+                opened = self._done(self.open)
+
+    def _read(self) -> None:
+        self.records += self.poll()
+
+    def _done(self, work: Callable[[], None]) -> bool:
+        """`work()`; whether it came to its end. `look` tells why not, unless the user would just go on."""
+        try:
+            work()
+        except BaseException as error:
+            if self.passing(error):
+                print(f"{self.name}: {error!r}", file=sys.stderr)
+            else:
+                self._fail(error)
+            return False
+        return True
 
     def _fail(self, error: BaseException) -> None:
         self.error = {"code": self.code_of(error), "message": f"{type(error).__name__}: {error}"}

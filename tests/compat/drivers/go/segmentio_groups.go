@@ -3,8 +3,8 @@ package main
 import (
 	"context"
 	"errors"
-	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -14,6 +14,7 @@ type segmentioMember struct {
 	notes  Notes
 	reader *kafka.Reader
 	auto   bool
+	closed atomic.Bool
 
 	lock sync.Mutex
 	last map[int]kafka.Message
@@ -34,7 +35,7 @@ func (segmentio) Join(ask *Ask) (Member, error) {
 		StartOffset:       kafka.FirstOffset,
 		SessionTimeout:    ms(ask.SessionMs),
 		HeartbeatInterval: ms(ask.HeartbeatMs),
-		RebalanceTimeout:  30 * time.Second,
+		RebalanceTimeout:  10 * time.Second, // it waits this long for its own former self
 		JoinGroupBackoff:  500 * time.Millisecond,
 		MaxWait:           500 * time.Millisecond,
 		MinBytes:          1,
@@ -55,12 +56,16 @@ func (m *segmentioMember) run() {
 	}
 	for {
 		in, err := next(context.Background())
-		if errors.Is(err, io.EOF) {
+		if m.closed.Load() {
 			return
 		}
-		if err != nil {
+		var code kafka.Error
+		if errors.As(err, &code) {
 			m.notes.failed(err)
 			return
+		}
+		if err != nil { // of a connection, io.EOF too: the reader tells it and goes on
+			continue
 		}
 		m.notes.read(int32(in.Partition), in.Offset)
 		m.lock.Lock()
@@ -82,7 +87,10 @@ func (m *segmentioMember) Commit(*string) error {
 	return nil
 }
 
-func (m *segmentioMember) Leave() error { return m.reader.Close() }
+func (m *segmentioMember) Leave() error {
+	m.closed.Store(true)
+	return m.reader.Close()
+}
 
 // groups answers what an admin client asks of groups; the last result says whether this was such a question.
 func (segmentio) groups(ctx context.Context, ask *Ask, client *kafka.Client) (map[string]any, error, bool) {
