@@ -4,9 +4,27 @@
 const { AssignerProtocol } = require('kafkajs')
 const { memberOps } = require('./members.js')
 
+// It ends for good when no broker answers while it looks for the coordinator; whoever runs it starts it again.
+const NO_COORDINATOR = 'KafkaJSGroupCoordinatorNotFound'
+const AGAIN_MS = 500
+
 module.exports = (client, withAdmin, codeOf) => {
   async function join (ask, notes) {
-    const consumer = client(ask).consumer({
+    const member = { consumer: null, next: new Map(), left: false }
+    await open(ask, notes, member)
+    return {
+      commit: metadata => member.consumer.commitOffsets([...member.next].map(([partition, offset]) => (
+        { topic: ask.topic, partition, offset: String(offset), metadata: metadata ?? undefined }
+      ))),
+      leave: () => {
+        member.left = true
+        return member.consumer.disconnect()
+      }
+    }
+  }
+
+  async function open (ask, notes, member) {
+    const consumer = member.consumer = client(ask).consumer({
       groupId: ask.group,
       // a broker may restart
       retry: { retries: 200, initialRetryTime: 100, maxRetryTime: 500, restartOnFailure: async () => true },
@@ -15,9 +33,14 @@ module.exports = (client, withAdmin, codeOf) => {
       maxWaitTimeInMs: 300,
       metadataMaxAge: 2000
     })
-    const next = new Map()
+    const next = member.next
     consumer.on(consumer.events.CRASH, event => {
-      if (!event.payload.restart) notes.fail(event.payload.error)
+      if (event.payload.restart) return
+      if (event.payload.error.name === NO_COORDINATOR) {
+        setTimeout(() => again(ask, notes, member), AGAIN_MS)
+      } else {
+        notes.fail(event.payload.error)
+      }
     })
     consumer.on(consumer.events.REBALANCING, () => next.clear())
     await consumer.connect()
@@ -30,12 +53,11 @@ module.exports = (client, withAdmin, codeOf) => {
         next.set(partition, Number(message.offset) + 1)
       }
     })
-    return {
-      commit: metadata => consumer.commitOffsets([...next].map(([partition, offset]) => (
-        { topic: ask.topic, partition, offset: String(offset), metadata: metadata ?? undefined }
-      ))),
-      leave: () => consumer.disconnect()
-    }
+  }
+
+  function again (ask, notes, member) {
+    if (member.left) return
+    open(ask, notes, member).catch(() => setTimeout(() => again(ask, notes, member), AGAIN_MS))
   }
 
   return {
