@@ -80,7 +80,8 @@ def _read(consumer: Consumer, records: int, watch: Callable[[], Stopwatch]) -> R
     seen = size = 0
     silent_since = time.monotonic()
     while seen < records:
-        for message in consumer.consume(10_000, timeout=1.0):
+        # never more than there is: the call waits for all of it, and that second would count
+        for message in consumer.consume(min(10_000, records - seen), timeout=1.0):
             if error := message.error():
                 raise RuntimeError(f"consume: {error}")
             size += len(message.value() or b"")
