@@ -80,6 +80,12 @@ def complete_groups(ctx: click.Context, param: click.Parameter, incomplete: str)
     return groups_of(ctx.params, incomplete)
 
 
+def _file_option(flag: str, help: str) -> Callable[[Any], Any]:
+    return click.option(
+        flag, metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), is_eager=True, help=help
+    )
+
+
 _CONNECTION = (
     click.option(
         "-b",
@@ -90,35 +96,14 @@ _CONNECTION = (
         is_eager=True,
         help="A broker to begin with, several with commas [default: localhost:9092; env: KBROKER_BOOTSTRAP].",
     ),
-    click.option(
+    _file_option(
         "--command-config",
-        metavar="FILE",
-        type=click.Path(path_type=Path, dir_okay=False),
-        is_eager=True,
-        help="A client.properties of Kafka's: bootstrap.servers, security.protocol, ssl.* with PEM files.",
+        "A client.properties of Kafka's: bootstrap.servers, security.protocol, ssl.* with PEM files.",
     ),
     click.option("--tls", is_flag=True, is_eager=True, help="Speak TLS."),
-    click.option(
-        "--ca",
-        metavar="FILE",
-        type=click.Path(path_type=Path, dir_okay=False),
-        is_eager=True,
-        help="Trust the certificates in this PEM file [default: the system's]. Implies --tls.",
-    ),
-    click.option(
-        "--cert",
-        metavar="FILE",
-        type=click.Path(path_type=Path, dir_okay=False),
-        is_eager=True,
-        help="Our own certificate chain, PEM. Implies --tls.",
-    ),
-    click.option(
-        "--key",
-        metavar="FILE",
-        type=click.Path(path_type=Path, dir_okay=False),
-        is_eager=True,
-        help="Its private key, PEM [default: it is in --cert's file].",
-    ),
+    _file_option("--ca", "Trust the certificates in this PEM file [default: the system's]. Implies --tls."),
+    _file_option("--cert", "Our own certificate chain, PEM. Implies --tls."),
+    _file_option("--key", "Its private key, PEM [default: it is in --cert's file]."),
     click.option(
         "-o",
         "--output",

@@ -16,6 +16,7 @@ from kbroker.cli.client.batches import body_of, records_of
 from kbroker.cli.client.cluster import Cluster
 from kbroker.cli.client.consumer import Chunk, Consumer, Gap, name_of
 from kbroker.cli.client.membership import Member, Rebalance
+from kbroker.cli.client.tasks import until_one_ends
 from kbroker.cli.places import Where
 from kbroker.cli.progress import Progress
 from kbroker.cli.sinks import Sink
@@ -177,11 +178,8 @@ async def _read_generation(
         asyncio.create_task(commit_now_and_then(), name="commits"),
     ]
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        done = await until_one_ends(tasks)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
         with contextlib.suppress(Rebalance):
             await commit()
     # who has read enough need not come together again

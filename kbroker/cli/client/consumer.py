@@ -13,6 +13,7 @@ from typing import NamedTuple
 from kbroker.cli.client.admin import EARLIEST, Place, offsets_at
 from kbroker.cli.client.cluster import PAUSE_SECONDS_MAX, Cluster
 from kbroker.cli.client.errors import ClientError, Disconnected, Unreachable, code_of, raise_error
+from kbroker.cli.client.tasks import until_one_ends
 from kbroker.errors import ErrorCode, KafkaError, ProtocolError
 from kbroker.protocol.messages.fetch import FetchPartition, FetchRequest, FetchTopic, PartitionData
 from kbroker.protocol.records import RecordBatch, split_batches
@@ -94,12 +95,7 @@ class Consumer:
                     asyncio.create_task(self._follow(node, places), name=f"fetching from {node}")
                     for node, places in by_leader.items()
                 ]
-                try:
-                    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    for task in tasks:
-                        task.cancel()
-                    await asyncio.gather(*tasks, return_exceptions=True)
+                done = await until_one_ends(tasks)
                 pause = min(max(2 * pause, 0.05), PAUSE_SECONDS_MAX)
                 try:
                     for task in done:
