@@ -37,7 +37,7 @@ from kbroker.groups.events import (
 )
 from kbroker.groups.failures import told
 from kbroker.groups.limits import GroupLimits
-from kbroker.groups.offsets import Keeper, Offsets, Where, expired, is_subscribed
+from kbroker.groups.offsets import Offsets, Where, expired, is_subscribed
 from kbroker.groups.records import (
     Entry,
     OffsetEntry,
@@ -356,7 +356,7 @@ class Ledger:
         group = hosted.group
         if group.deletable() and group.protocol_type != "consumer":
             return reply(what.to, Forgotten(ErrorCode.NON_EMPTY_GROUP))
-        read = {topic: is_subscribed(_keeper(group), topic) for topic, _ in what.partitions}
+        read = {topic: is_subscribed(group, topic) for topic, _ in what.partitions}
         answers = tuple(
             ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC if read[topic] else ErrorCode.NONE
             for topic, _ in what.partitions
@@ -446,7 +446,7 @@ class Ledger:
         """Let old offsets of a group go, and the group when it has neither offsets nor members."""
         if hosted.gone or self.shard.state is not State.SERVING or hosted.under_way is not None:
             return
-        old = expired(hosted.offsets, _keeper(hosted.group), self._clock.wall_ms(), retention_ms)
+        old = expired(hosted.offsets, hosted.group, self._clock.wall_ms(), retention_ms)
         if len(old) == len(hosted.offsets) and hosted.group.is_empty:
             return self._remove(hosted, self._unanswered)
         if old:
@@ -456,10 +456,6 @@ class Ledger:
 def is_other(topic_id: bytes, current: bytes | None) -> bool:
     """An offset came with the id of another topic than the one that has the name now."""
     return current is not None and topic_id not in (ZERO_UUID, current)
-
-
-def _keeper(group: ClassicGroup) -> Keeper:
-    return group
 
 
 def _nothing() -> None:
