@@ -5,23 +5,13 @@ A client that has been told the time keeps silent for it; one that does not look
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from kbroker.seams import Clock, Timer
+from kbroker.server.rooms import Pausable
 
 # Of the times an answer can name, the longest.
 THROTTLE_MS_MAX = (1 << 31) - 1
-
-
-class Mutable(Protocol):
-    """A connection, as far as it is touched here. `stamp` sees each response before it is encoded."""
-
-    stamp: Callable[[Any], None] | None
-
-    def pause(self) -> None: ...
-
-    def resume(self) -> None: ...
 
 
 class Mutes:
@@ -29,12 +19,12 @@ class Mutes:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._muted: dict[Mutable, _Mute] = {}
+        self._muted: dict[Pausable, _Mute] = {}
 
     def __len__(self) -> int:
         return len(self._muted)
 
-    def mute(self, connection: Mutable | None, seconds: float, now: float) -> None:
+    def mute(self, connection: Pausable | None, seconds: float, now: float) -> None:
         """Read nothing from a client for so long from now, or for longer where that was said before."""
         if seconds <= 0.0 or connection is None:
             return
@@ -43,13 +33,13 @@ class Mutes:
             mute = self._muted[connection] = _Mute(self, connection, self._clock)
         mute.extend(now + min(seconds, THROTTLE_MS_MAX / 1000))
 
-    def end(self, connection: Mutable) -> None:
+    def end(self, connection: Pausable) -> None:
         """Its time is over."""
         if self._muted.pop(connection, None) is not None:
             connection.stamp = None
             connection.resume()
 
-    def forget(self, connection: Mutable) -> None:
+    def forget(self, connection: Pausable) -> None:
         """The connection has ended."""
         mute = self._muted.pop(connection, None)
         if mute is not None:
@@ -61,7 +51,7 @@ class _Mute:
 
     __slots__ = ("_clock", "_connection", "_mutes", "_timer", "_until")
 
-    def __init__(self, mutes: Mutes, connection: Mutable, clock: Clock) -> None:
+    def __init__(self, mutes: Mutes, connection: Pausable, clock: Clock) -> None:
         self._mutes = mutes
         self._connection = connection
         self._clock = clock

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple, Protocol
 
 from kbroker.errors import ErrorCode, KafkaError
 from kbroker.seams import Clock
-from kbroker.server.mutes import Mutable, Mutes
+from kbroker.server.mutes import Mutes
 from kbroker.server.rates import Bucket, Rate, wait_of
+from kbroker.server.rooms import Pausable
 
 PRODUCE = "producer_byte_rate"
 FETCH = "consumer_byte_rate"
@@ -49,7 +50,7 @@ class Asking(Protocol):
     def client_id(self) -> str | None: ...
 
     @property
-    def connection(self) -> Mutable | None: ...
+    def connection(self) -> Pausable | None: ...
 
 
 class Limit(NamedTuple):
@@ -251,7 +252,7 @@ class Mutations:
     __slots__ = ("_connection", "_limit", "_quotas", "_strict")
 
     def __init__(
-        self, quotas: Quotas, connection: Mutable | None, limit: Limit | None, *, strict: bool
+        self, quotas: Quotas, connection: Pausable | None, limit: Limit | None, *, strict: bool
     ) -> None:
         self._quotas = quotas
         self._connection = connection
