@@ -1,4 +1,4 @@
-"""One turn of the event loop: write, sync, settle, send. Knows four lists of items and nothing of what they are.
+"""One turn of the event loop: write, sync, settle, send. Knows lists of items and nothing of what they are.
 
 Objects ask during a turn; at its end everything asked for is done once, in that order, and from `write` again while
 something is left, then `send`. An item that fails stops itself (`failed`), never the turn.
@@ -14,6 +14,14 @@ class Writer(Protocol):
     """Has bytes for a file: a partition's log."""
 
     def write_out(self) -> None: ...
+
+    def failed(self, error: BaseException) -> None: ...
+
+
+class Borrower(Protocol):
+    """Holds views of a buffer that will be used again: a partition's log, with batches to write."""
+
+    def return_views(self) -> None: ...
 
     def failed(self, error: BaseException) -> None: ...
 
@@ -45,7 +53,7 @@ class Sender(Protocol):
 class Turn:
     """What has been asked for in this turn. Askers mark themselves so that they ask once; `run` takes the lists."""
 
-    __slots__ = ("busy", "on_broken", "sends", "settles", "syncs", "wake", "writes")
+    __slots__ = ("borrowers", "busy", "on_broken", "sends", "settles", "syncs", "wake", "writes")
 
     def __init__(self) -> None:
         self.busy = False  # there is work for the end of this turn
@@ -57,6 +65,21 @@ class Turn:
         self.syncs: list[Syncer] = []
         self.settles: list[Settler] = []
         self.sends: list[Sender] = []
+        # who keeps views of the buffer being handled, to write several batches with one call; None: nobody may
+        self.borrowers: list[Borrower] | None = None
+
+    def lend(self) -> None:
+        """What lies in the buffer being handled stays as it is until `take_back`."""
+        self.borrowers = []
+
+    def take_back(self) -> None:
+        """The buffer will be used again: whoever keeps views of it is done with them now."""
+        borrowers, self.borrowers = self.borrowers, None
+        for borrower in borrowers or ():
+            try:
+                borrower.return_views()
+            except Exception as error:
+                self._fail(borrower, error)
 
     def write(self, item: Writer) -> None:
         """`item.write_out()` at this turn's end."""
@@ -87,7 +110,7 @@ class Turn:
         if self.wake is not None:
             self.wake()
 
-    def _fail(self, item: Writer | Syncer | Settler | Sender, error: BaseException) -> None:
+    def _fail(self, item: Writer | Borrower | Syncer | Settler | Sender, error: BaseException) -> None:
         try:
             item.failed(error)
         except Exception as raised:  # a door: the others are served

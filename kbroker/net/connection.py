@@ -248,6 +248,14 @@ class Connection:
 
     def _handle_frames(self, view: memoryview, data: bytearray, got: int) -> int:
         """Hand over the whole frames in view[:got]; the position of what is left."""
+        turn = self._turn
+        turn.lend()
+        try:
+            return self._each_frame(view, data, got)
+        finally:
+            turn.take_back()
+
+    def _each_frame(self, view: memoryview, data: bytearray, got: int) -> int:
         at = 0
         on_frame = self._on_frame
         while got - at >= 4:

@@ -45,6 +45,51 @@ def test_several_frames_of_one_read_are_handed_over_in_order_and_answered_by_one
     assert 1 == wire.sock.sends
 
 
+class Borrower:
+    """Keeps what a frame was, until the buffer is taken back."""
+
+    def __init__(self) -> None:
+        self.returned = 0
+
+    def return_views(self) -> None:
+        self.returned += 1
+
+
+def borrowing(borrower, results):
+    def serve(wire, body):
+        borrowers = wire.turn.borrowers
+        results.append(borrowers is not None)
+        if borrowers is not None:
+            borrowers.append(borrower)
+        assert not borrower.returned
+        if body == TWO:
+            raise ProtocolError("a frame that is refused")
+        return body
+
+    return serve
+
+
+@pytest.mark.parametrize("frames", [[ONE, ONE], [ONE, TWO, ONE]])
+def test_the_buffer_of_several_frames_is_lent_until_the_last_one_was_served_or_one_fails(frames):
+    borrower, lent = Borrower(), []
+    wire = Wire(borrowing(borrower, lent))
+
+    wire.arrive(b"".join(map(frame, frames)))
+
+    assert [True, True] == lent
+    assert 2 == borrower.returned
+    assert wire.turn.borrowers is None
+
+
+def test_the_buffer_of_one_frame_is_not_lent():
+    lent = []
+    wire = Wire(borrowing(Borrower(), lent))
+
+    wire.arrive(frame(ONE))
+
+    assert [False] == lent
+
+
 @pytest.mark.parametrize("at", range(1, len(frame(ONE) + frame(TWO))))
 def test_frames_may_be_split_at_every_byte(at):
     stream = frame(ONE) + frame(TWO)
