@@ -1,17 +1,12 @@
 """`Node`: one broker. Builds every object, says who hears of a change in what order, starts and stops them.
 
-The only place that knows all rooms. It owns no loop and no process: `run` and the embedded broker do.
+The only place that knows all rooms. It owns no loop and no process: `cli/process.py` and the embedded broker do.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import resource
-import signal
-import sys
-from collections.abc import Callable, Coroutine, Iterable
-from random import SystemRandom
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -30,9 +25,8 @@ from kbroker.config.addresses import per_ip
 from kbroker.errors import StartError
 from kbroker.groups.coordinator import GroupCoordinator
 from kbroker.model import Endpoint, TopicPartition, uuid_text
-from kbroker.net.buffers import OWN_LIMIT_MIN, Budget, Buffers, own_limit
-from kbroker.net.loop import LoopClock, SocketBuffers, new_loop
-from kbroker.net.threads import LoopThreads
+from kbroker.net.buffers import OWN_LIMIT_MIN, Budget, Buffers
+from kbroker.net.loop import SocketBuffers
 from kbroker.observe import logs
 from kbroker.replication.cleaner import Cleaner
 from kbroker.replication.replicas import Replicas
@@ -41,7 +35,7 @@ from kbroker.seams import Clock, Disk, Net, Random, Threads
 from kbroker.server.apis import APIS
 from kbroker.server.aside import Aside
 from kbroker.server.dispatch import Dispatcher
-from kbroker.server.listener import Connections, Limits, Secure, bind_all, sockets_of
+from kbroker.server.listener import Connections, Limits, Secure, bind_all
 from kbroker.server.producer_ids import ProducerIds
 from kbroker.server.progress import Progress
 from kbroker.server.quotas import Quotas, Windows
@@ -523,81 +517,3 @@ class Node:
         if hasattr(self, "cluster"):
             self.cluster.close()
         self.directory.close()
-
-
-def memory_bytes(disk: Disk) -> int:
-    """Memory that this process may use: the machine's, or what its control group (a container) is given."""
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    try:
-        limit = disk.read("/sys/fs/cgroup/memory.max").strip()
-    except OSError:  # not Linux, or not in a group of its own
-        return machine
-    return min(machine, int(limit)) if limit.isdigit() else machine
-
-
-def descriptor_limit() -> int:
-    """How many descriptors this process may have."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
-
-
-def run(settings: Settings, on_ready: Callable[[str], None]) -> None:
-    """Run a broker in this thread until SIGTERM, SIGINT or SIGHUP. `on_ready` hears where it serves."""
-    from kbroker.storage.disk import RealDisk, open_files_of
-
-    descriptors = descriptor_limit()
-    open_files = open_files_of(descriptors)
-    turn = Turn()
-    loop, net = new_loop(turn)
-
-    async def serve() -> None:
-        threads = LoopThreads(net)
-        disk = RealDisk(open_files_max=open_files)
-        node = Node(
-            settings,
-            net=net,
-            turn=turn,
-            clock=LoopClock(loop),
-            threads=threads,
-            disk=disk,
-            random=SystemRandom(),
-            request_bytes_max=own_limit(memory_bytes(disk)),
-            sockets_max=sockets_of(descriptors, open_files),
-            compact_in_process=True,
-        )
-        stopping = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # as Java's Kafka
-            loop.add_signal_handler(number, stopping.set)
-        if settings.ignored:
-            log.info("options without effect here", options=",".join(settings.ignored))
-        if not await _started(node, stopping):
-            log.info("stopped before it served", pid=os.getpid())
-            return  # threads that sync what was recovered end with the process
-        on_ready(f"{_shown(node.endpoints)}, data in {settings.log_dir}")
-        await stopping.wait()
-        await node.stop()
-        threads.stop()
-        log.info("stopped", pid=os.getpid())
-
-    with asyncio.Runner(loop_factory=lambda: loop) as runner:
-        runner.run(serve())
-
-
-async def _started(node: Node, stopping: asyncio.Event) -> bool:
-    """Start it. False when `stopping` was set before it served: then it has let go of everything."""
-    start, asked = asyncio.ensure_future(node.start()), asyncio.ensure_future(stopping.wait())
-    await asyncio.wait({start, asked}, return_when=asyncio.FIRST_COMPLETED)
-    asked.cancel()
-    start.cancel()  # nothing, when it has ended
-    try:
-        await start
-    except asyncio.CancelledError:
-        return False
-    return True
-
-
-def _shown(endpoints: Iterable[Endpoint]) -> str:
-    return ", ".join(
-        f"{at.host or '0.0.0.0'}:{at.port}" + ("" if at.listener == "PLAINTEXT" else f" ({at.listener})")
-        for at in endpoints
-    )

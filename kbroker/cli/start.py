@@ -1,14 +1,9 @@
-"""`kbroker start`: options become settings, the process is prepared, one node runs until a signal.
-
-Process-wide acts (descriptor limit, garbage collector, log lines) belong here and never to an embedded broker.
-"""
+"""`kbroker start`: options become settings, log lines go to stderr, and the process runs one node until a signal."""
 
 from __future__ import annotations
 
 import gc
 import os
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -19,10 +14,6 @@ from kbroker import __version__
 
 if TYPE_CHECKING:
     from kbroker.config import Settings
-
-# Descriptors the broker would like: one per connection, and the files in use. The soft limit is often 1,024 where
-# the hard one is 20,000 and more.
-DESCRIPTORS_WANTED = 65_536
 
 
 @click.command()
@@ -100,12 +91,11 @@ def log_dir_of(data_dir: Path | None, assignments: Sequence[str]) -> list[str]:
 
 def serve(*, port: int | None, overrides: list[str], config: Path | None, insecure: bool) -> None:
     """Load the settings, check them, run the node."""
-    from kbroker.node import run
+    from kbroker.cli.process import run
 
     settings = load(port=port, overrides=overrides, config=config)
     settings.check_exposure(insecure)
     warn(settings)
-    raise_descriptor_limit()
     run(settings, announce)
 
 
@@ -142,37 +132,13 @@ def warn(settings: Settings) -> None:
 
 
 def announce(serving: str) -> None:
-    """The broker serves: say so in one line on stdout, and let the garbage collector forget what is here to stay."""
-    gc.freeze()
-    gc.enable()
+    """The broker serves: say so in one line on stdout."""
+    from kbroker.cli.process import process_age
+
     try:
         click.echo(f"kbroker {__version__} serving on {serving}, ready in {process_age():.2f} s")
     except OSError:
         return  # nobody reads stdout; the broker serves all the same
-
-
-def raise_descriptor_limit() -> None:
-    """As many file descriptors as the hard limit allows, up to what a broker may want."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = DESCRIPTORS_WANTED if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS_WANTED)
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    except (ValueError, OSError):
-        return  # macOS allows no more than kern.maxfilesperproc: the soft limit stays
-
-
-def process_age() -> float:
-    """Seconds since this process began, the interpreter's own start included; to 10 ms."""
-    if sys.platform == "linux":
-        with open("/proc/self/stat", encoding="utf-8") as file:
-            # after the name in parentheses, which may hold anything: the 20th field counts ticks since boot
-            began_ticks = int(file.read().rpartition(")")[2].split()[19])
-        return time.clock_gettime(time.CLOCK_BOOTTIME) - began_ticks / os.sysconf("SC_CLK_TCK")
-    return time.process_time()  # CPU time: a start waits for little else
 
 
 def stop_with(sentence: str) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from kbroker import __version__
+from kbroker.cli import process as process_module
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 60
@@ -164,3 +166,32 @@ def test_kafkas_own_server_properties_need_a_word_to_listen_anywhere(process, tm
 
     assert 1 == broker.returncode
     assert "--insecure" in err
+
+
+def test_the_descriptor_limit_rises_to_the_hard_one(monkeypatch):
+    asked = []
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (1024, 20_000))
+    monkeypatch.setattr(resource, "setrlimit", lambda what, limits: asked.append(limits))
+
+    process_module.raise_descriptor_limit()
+
+    assert [(20_000, 20_000)] == asked
+
+
+def test_a_refused_descriptor_limit_stops_nothing(monkeypatch):
+    def refuse(what, limits):
+        raise ValueError("not allowed to raise maximum limit")
+
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (1024, resource.RLIM_INFINITY))
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+
+    process_module.raise_descriptor_limit()
+
+
+def test_the_age_of_the_process_counts_from_its_start():
+    code = "from kbroker.cli.process import process_age; print(process_age())"
+    age = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT_S, check=True
+    )
+
+    assert 0 <= float(age.stdout) < LIMIT_S

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import gc
-import resource
-import subprocess
-import sys
-import types
 
 import pytest
 from click.testing import CliRunner
 
 from kbroker import __version__
-from kbroker.cli import main
-from kbroker.cli import start as start_module
+from kbroker.cli import main, process
 from kbroker.errors import StartError
 from kbroker.observe import logs
-
-LIMIT_S = 60
 
 
 @pytest.fixture
@@ -25,17 +18,13 @@ def started(monkeypatch, tmp_path):
     """`started(options...)`: the command's result, and the settings a node would have run with."""
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     monkeypatch.setattr(logs, "_outlet", logs.to_logging)
-    monkeypatch.setattr(start_module, "raise_descriptor_limit", lambda: None)
-    monkeypatch.setattr(gc, "freeze", lambda: None)
     ran = []
 
     def run(settings, on_ready):
         ran.append(settings)
         on_ready("somewhere")
 
-    node = types.ModuleType("kbroker.node")
-    node.run = run
-    monkeypatch.setitem(sys.modules, "kbroker.node", node)
+    monkeypatch.setattr(process, "run", run)
 
     def invoke(*options):
         result = CliRunner().invoke(main, ["start", *map(str, options)])
@@ -162,11 +151,11 @@ def test_insecure_listens_anywhere(started):
     assert (0, [("PLAINTEXT", "0.0.0.0", 9092)]) == (result.exit_code, listening(settings))
 
 
-def test_a_node_that_cannot_start_ends_it_with_its_sentence(started):
+def test_a_node_that_cannot_start_ends_it_with_its_sentence(started, monkeypatch):
     def run(settings, on_ready):
         raise StartError("port 9092 is in use; choose another with --port")
 
-    sys.modules["kbroker.node"].run = run
+    monkeypatch.setattr(process, "run", run)
 
     result, _ = started()
 
@@ -174,32 +163,3 @@ def test_a_node_that_cannot_start_ends_it_with_its_sentence(started):
         result.exit_code,
         result.stderr,
     )
-
-
-def test_the_descriptor_limit_rises_to_the_hard_one(monkeypatch):
-    asked = []
-    monkeypatch.setattr(resource, "getrlimit", lambda what: (1024, 20_000))
-    monkeypatch.setattr(resource, "setrlimit", lambda what, limits: asked.append(limits))
-
-    start_module.raise_descriptor_limit()
-
-    assert [(20_000, 20_000)] == asked
-
-
-def test_a_refused_descriptor_limit_stops_nothing(monkeypatch):
-    def refuse(what, limits):
-        raise ValueError("not allowed to raise maximum limit")
-
-    monkeypatch.setattr(resource, "getrlimit", lambda what: (1024, resource.RLIM_INFINITY))
-    monkeypatch.setattr(resource, "setrlimit", refuse)
-
-    start_module.raise_descriptor_limit()
-
-
-def test_the_age_of_the_process_counts_from_its_start():
-    code = "from kbroker.cli.start import process_age; print(process_age())"
-    age = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT_S, check=True
-    )
-
-    assert 0 <= float(age.stdout) < LIMIT_S
