@@ -10,7 +10,8 @@ import pytest
 
 from kbroker.model import TopicPartition
 from kbroker.protocol.records import split_batches
-from kbroker.storage.log import PartitionLog
+from kbroker.storage import log as module
+from kbroker.storage.log import COPIED_BATCH_BYTES_MAX, PartitionLog
 from kbroker.storage.producers import ProducerStates
 from kbroker.storage.snapshots import took_batch
 from tests.support.memory_disk import Crashed, MemoryDisk
@@ -45,12 +46,19 @@ class Life:
         self.broker.settle()
 
     def append(self, epoch: int, *sizes: int) -> None:
+        turn = self.broker.turn
+        turn.lend()
+        views = []
         for size in sizes:
             one = batch(b"x" * size, b"y", producer_id=7, producer_epoch=0, base_sequence=self.sequence)
             self.sequence += 2
             base = self.log.append(one, epoch)
             self.appended[base] = bytes(one.view)
+            views.append(one.view)
             self.other.append(batch(b"z"), epoch)
+        turn.take_back()
+        for view in views:
+            view[:] = bytes(len(view))  # the next read's bytes
         self.settle()
 
     def settle(self) -> None:
@@ -134,8 +142,12 @@ def _operations() -> int:
     return disk.operations
 
 
+@pytest.mark.parametrize("copied_max", [COPIED_BATCH_BYTES_MAX, 150], ids=["copied", "lent"])
 @pytest.mark.parametrize("keep", ["none", "torn", "all"])
-def test_nothing_flushed_is_lost_whenever_the_power_goes(keep: str) -> None:
+def test_nothing_flushed_is_lost_whenever_the_power_goes(
+    keep: str, copied_max: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "COPIED_BATCH_BYTES_MAX", copied_max)
     for crash_at in range(1, _operations() + 1):
         _crash_and_check(crash_at, keep)
 
