@@ -26,7 +26,7 @@ from kbroker.errors import StartError
 from kbroker.groups.coordinator import GroupCoordinator
 from kbroker.model import Endpoint, TopicPartition, uuid_text
 from kbroker.net.buffers import OWN_LIMIT_MIN, Budget, Buffers
-from kbroker.net.loop import SocketBuffers
+from kbroker.net.listening import SocketBuffers
 from kbroker.observe import logs
 from kbroker.replication.cleaner import Cleaner
 from kbroker.replication.replicas import Replicas

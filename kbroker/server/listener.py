@@ -18,7 +18,7 @@ from kbroker.net.connection import (
     FRAME_SECONDS_MAX,
     Connection,
 )
-from kbroker.net.loop import SYSTEMS_CHOICE, SocketBuffers, bind
+from kbroker.net.listening import SYSTEMS_CHOICE, SocketBuffers, bind
 from kbroker.observe import logs
 from kbroker.seams import Clock, Net, Threads, Timer
 from kbroker.server.dispatch import Dispatcher, Peer

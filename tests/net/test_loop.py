@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from kbroker.net import loop as module
-from kbroker.net.loop import LoopNet, bind, new_loop
+from kbroker.net import listening as module
+from kbroker.net.listening import bind
+from kbroker.net.loop import LoopNet, new_loop
 from kbroker.net.threads import LoopThreads
 from kbroker.turn import Turn
 
