@@ -50,6 +50,11 @@ _size_at = Struct(">i").unpack_from  # twice as fast as int.from_bytes of a slic
 AGAIN = (BlockingIOError, InterruptedError)
 
 
+def _closed(_: object) -> int:
+    """In the place of what a closed connection was read and written with: held on, it would hold its socket."""
+    raise OSError("the connection is closed")
+
+
 class Connection:
     """A framed connection on a watched socket.
 
@@ -482,9 +487,7 @@ class Connection:
         """An answer in parts comes to the front: its parts take its place."""
         out = self._out
         out.popleft()
-        for piece in reversed(answer):
-            if len(piece):
-                out.appendleft(piece)
+        out.extendleft([piece for piece in answer[::-1] if len(piece)])
 
     def _send_some(self) -> bool:
         """One send of what stands in front; False when it must go on later."""
@@ -610,7 +613,7 @@ class Connection:
         self.open = False
         self._net.forget(self._sock)
         self._stream.close()
-        del self._recv_into, self._send_one
+        self._recv_into = self._send_one = _closed
         self._out.clear()
         self._view = self._held = None
         if self._body is not None:

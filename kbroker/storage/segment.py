@@ -29,6 +29,10 @@ RECENT_BATCHES = 32
 
 _REWRITE_CHUNK = 1024 * 1024
 
+# of a segment that is not loaded: empty for ever
+_NO_TIMES = TimeIndex()
+_NONE: array[int] = array("q")
+
 
 class IndexOptions(Protocol):
     """What a segment asks of its topic's config."""
@@ -170,7 +174,7 @@ class Segment:
         if self.index is None:
             return
         self.index = None
-        del self.times, self.recent_lasts, self.recent_positions
+        self.times, self.recent_lasts, self.recent_positions = _NO_TIMES, _NONE, _NONE
 
     def took(self, last: int, position: int, size: int, max_timestamp: int) -> None:
         """A batch was appended (or read again) at `position`."""
