@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 _OPERATIONS = {APPEND: "APPEND", SUBTRACT: "SUBTRACT"}
 
+# While a broker runs its keys and trusted certificates change for one listener at a time. Other options of TLS and SASL
+# are taken without a listener's name, too.
+_PER_LISTENER = ("ssl.key.", "ssl.keystore.", "ssl.truststore.")
+
 
 def check_topic_value(name: str, value: str | None) -> None:
     """Raise INVALID_CONFIG unless a topic's option of this name takes this text."""
@@ -246,7 +250,7 @@ def _check_dynamic(rows: Sequence[tuple[str, Option]], *, all_brokers: bool) -> 
     if fixed:
         raise _wrong(f"Cannot update these configs dynamically: [{', '.join(fixed)}]")
     single = [name for name, row in rows if row.dynamic == PER_BROKER]
-    bare = [name for name in single if name.startswith(("ssl.", "sasl."))]
+    bare = [name for name in single if name.startswith(_PER_LISTENER)]
     if bare:
         raise _wrong(
             "These security configs can be dynamically updated only per-listener using the listener prefix: "

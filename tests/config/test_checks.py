@@ -154,6 +154,28 @@ def test_a_listeners_tls_option_may_be_set_for_one_broker(settings):
 
 
 @pytest.mark.parametrize(
+    "option, value",
+    [
+        ("sasl.kerberos.min.time.before.relogin", "58000"),
+        ("ssl.client.auth", "required"),
+        ("ssl.keymanager.algorithm", "PKIX"),
+    ],
+)
+def test_a_security_option_that_is_not_of_keys_or_trust_needs_no_listeners_name(settings, option, value):
+    assert [ConfigOp(option, SET, value)] == alter(settings, BROKER, "1", (option, SET, value))
+    code, message = refusal(alter, settings, BROKER, "", (option, SET, value))
+    assert (REQUEST, True) == (code, "broker id must be specified" in message)
+
+
+@pytest.mark.parametrize(
+    "option", ["ssl.key.password", "ssl.keystore.certificate.chain", "ssl.truststore.type"]
+)
+def test_keys_and_trust_are_set_for_one_listener(settings, option):
+    code, message = refusal(alter, settings, BROKER, "1", (option, SET, "PEM"))
+    assert (REQUEST, True) == (code, f"using the listener prefix: [{option}]" in message)
+
+
+@pytest.mark.parametrize(
     "name, ops, refused",
     [
         ("2", [], (REQUEST, "Unexpected broker id, expected 1, but received 2")),
