@@ -15,7 +15,7 @@ from typing import Any
 from kbroker.errors import ProtocolError
 from kbroker.net.buffers import SHARED_SIZE, Buffers
 from kbroker.net.slots import Answer, Slot
-from kbroker.net.streams import Plain
+from kbroker.net.streams import Plain, closed
 from kbroker.protocol.frames import FRAME_SIZE_MIN, SIZE_BYTES
 from kbroker.seams import Buffer, Net, Threads
 from kbroker.storage.log import Region
@@ -48,11 +48,6 @@ WHOLE_FRAME_MIN = SIZE_BYTES + FRAME_SIZE_MIN
 _size_at = Struct(">i").unpack_from  # twice as fast as int.from_bytes of a slice
 
 AGAIN = (BlockingIOError, InterruptedError)
-
-
-def _closed(_: object) -> int:
-    """In the place of what a closed connection was read and written with: held on, it would hold its socket."""
-    raise OSError("the connection is closed")
 
 
 class Connection:
@@ -613,7 +608,7 @@ class Connection:
         self.open = False
         self._net.forget(self._sock)
         self._stream.close()
-        self._recv_into = self._send_one = _closed
+        self._recv_into = self._send_one = closed
         self._out.clear()
         self._view = self._held = None
         if self._body is not None:

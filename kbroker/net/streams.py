@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from kbroker.seams import Buffer
 
@@ -11,6 +11,11 @@ from kbroker.seams import Buffer
 JOIN_BYTES_MAX = 16 << 10
 # A plain socket takes a region in pieces of up to this size.
 REGION_PIECE_MAX = 1 << 20
+
+
+def closed(_: object) -> int:
+    """What a closed stream reads and sends with."""
+    raise OSError("the connection is closed")
 
 
 class Stream(Protocol):
@@ -38,8 +43,8 @@ class Plain:
     """A plain socket as a Stream."""
 
     __slots__ = ("_sock", "recv_into", "send_one")
-    piece_max = REGION_PIECE_MAX
-    copies = False  # a memory map may be sent as it is: only the kernel reads it
+    piece_max: ClassVar[int] = REGION_PIECE_MAX
+    copies: ClassVar[bool] = False  # a memory map may be sent as it is: only the kernel reads it
 
     def __init__(self, sock: Any) -> None:
         self._sock = sock
@@ -65,4 +70,4 @@ class Plain:
     def close(self) -> None:
         """Close the socket."""
         self._sock.close()
-        del self.recv_into, self.send_one  # they hold the socket
+        self.recv_into = self.send_one = closed  # what stood there holds the socket

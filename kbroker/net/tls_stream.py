@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Callable
+from typing import ClassVar
 
 from kbroker.seams import Buffer
 
@@ -17,8 +18,12 @@ class TlsStream:
     """
 
     __slots__ = ("_established", "_refused", "_retry", "_sock", "_wants_write", "hold")
-    piece_max = 256 << 10  # larger pieces save calls, smaller ones are read again less when the peer is slow
-    copies = True  # OpenSSL reads the bytes in this process: a truncated memory map would kill it
+    piece_max: ClassVar[int] = (
+        256 << 10
+    )  # larger pieces save calls, smaller ones are read again less when the peer is slow
+    copies: ClassVar[bool] = (
+        True  # OpenSSL reads the bytes in this process: a truncated memory map would kill it
+    )
 
     def __init__(self, sock: ssl.SSLSocket) -> None:
         self._sock = sock

@@ -155,7 +155,7 @@ def _recall(segments: list[Segment], offset: int, states: ProducerStates) -> Non
             return
         if len(found) >= RECALL_BATCHES:
             break
-    states.recalled((batch.producer_id, batch.producer_epoch, _sent(batch)) for batch in found)
+    states.recalled([(batch.producer_id, batch.producer_epoch, _sent(batch)) for batch in found])
 
 
 def _before(segments: list[Segment], offset: int, reach: int) -> Iterator[scan.Batch]:
