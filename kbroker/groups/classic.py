@@ -49,7 +49,8 @@ from kbroker.groups.limits import (
     PENDING_MAX,
     POSTPONE_MIN_S,
     PROTOCOLS_MAX,
-    SESSION_GRAIN_S,
+    SESSION_GRAIN_PER_MEMBER_S,
+    SESSION_GRAIN_S_MAX,
     GroupLimits,
 )
 from kbroker.groups.members import NEVER, NOBODY, Member, Roster
@@ -618,9 +619,10 @@ class ClassicGroup:
             self._time_to_gather_is_over()
         if self._sync_at <= self._now.monotonic:
             self._time_to_sync_is_over()
-        self.alarm_at = min(
-            self._gathering.ends_at, self._sync_at, self._first_session_end() + SESSION_GRAIN_S
+        grain = min(
+            (len(self._roster) + len(self._pending)) * SESSION_GRAIN_PER_MEMBER_S, SESSION_GRAIN_S_MAX
         )
+        self.alarm_at = min(self._gathering.ends_at, self._sync_at, self._first_session_end() + grain)
 
     def _expire_sessions(self) -> None:
         now = self._now.monotonic

@@ -21,8 +21,10 @@ PROTOCOLS_MAX = 1_000
 MEMBER_ID_PREFIX_MAX = 1_000
 
 # Sessions that end within this time of each other end together, so that thousands do not take a walk over all members
-# each. A session may last longer by as much.
-SESSION_GRAIN_S = 0.1
+# each. A session may last longer by as much. It grows with the group, as the walk does: a small one is punctual, as tools
+# expect that wait for a session and then delete the group.
+SESSION_GRAIN_PER_MEMBER_S = 20e-6
+SESSION_GRAIN_S_MAX = 0.1
 
 # Static members may all be away when the time to join is over; then the group waits on. Not in a tight loop, if their
 # rebalance timeout is 0.

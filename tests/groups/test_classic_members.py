@@ -54,6 +54,32 @@ def test_a_member_that_is_not_heard_of_for_its_session_is_gone(stage):
     assert ("b#2", ("b#2",)) == (b.answer.leader, tuple(member[0] for member in b.answer.members))
 
 
+def test_a_session_in_a_small_group_ends_punctually_also_where_a_heartbeat_moved_it(stage):
+    stage.settle("a")
+    stage.pass_time(5)
+    stage.beat("a")
+    stage.pass_time(9.999)
+    assert ["a"] == stage.members()
+    stage.pass_time(0.002)
+
+    assert [] == stage.members()
+
+
+def test_many_sessions_that_end_one_after_the_other_end_together(stage):
+    names = [f"m{number}" for number in range(500)]
+    stage.settle(*names)
+    for name in names:
+        stage.monotonic += 1e-5
+        stage.beat(name)
+    woken = 0
+    while stage.members():
+        stage.monotonic = stage.group.alarm_at
+        stage.happen(Tick())
+        woken += 1
+
+    assert 3 >= woken
+
+
 def test_a_group_whose_members_all_went_silent_is_empty(stage):
     stage.settle("a", "b")
     stage.pass_time(11)

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from kbroker.errors import ErrorCode
 from kbroker.groups.classic import State
 from kbroker.groups.events import Answer, Joined, Leave, Leaver, Tick, Written
-from kbroker.groups.limits import SESSION_GRAIN_S, GroupLimits
+from kbroker.groups.limits import SESSION_GRAIN_S_MAX, GroupLimits
 from kbroker.groups.members import NOBODY
 from tests.support.group_stage import Asked, Stage
 
@@ -26,7 +26,7 @@ SESSIONS = st.sampled_from([6_000, 10_000])
 REBALANCES = st.sampled_from([5_000, 20_000, 20_000, 0])
 PROTOCOLS = st.sampled_from([("range",), ("range", "sticky"), ("sticky", "range"), ("sticky",)])
 NEWS = st.sampled_from([b"", b"news"])
-SLACK_S = SESSION_GRAIN_S + 1e-6
+SLACK_S = SESSION_GRAIN_S_MAX + 1e-6
 
 
 def instance_of(who: str) -> str | None:
