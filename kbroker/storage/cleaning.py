@@ -32,7 +32,8 @@ CLEANED = ".cleaned"
 
 # Memory that one key takes in the first pass: a dictionary's entry, its hash table's share, the key's object (up to 32
 # bytes of it) and the offset's. Measured: 115 to 150, and up to 50 more while the dictionary grows or the offsets are
-# sorted. What log.cleaner.dedupe.buffer.size allows is counted in these.
+# sorted. A batch that must be sifted again takes up to 100, and is counted as a key. What
+# log.cleaner.dedupe.buffer.size allows is counted in these.
 BYTES_PER_KEY = 200
 # A batch decompresses to this at most, unless kbroker.batch.decompressed.bytes.max is more: a log of Kafka's may hold
 # larger ones than that. Beyond it the log is not compacted.
@@ -143,14 +144,14 @@ class _Round:
         """Note the dirty keys, until all are noted or the buffer is full."""
         job = self._job
         keys_max = job.buffer_bytes // BYTES_PER_KEY
-        latest = self._latest
+        latest, odd = self._latest, self._odd
         for at, (base, size) in enumerate(job.segments):
             if at + 1 < len(job.segments) and job.segments[at + 1][0] <= job.first_dirty:
                 continue
             for batch in self._read(base, size):
                 if batch.last_offset < job.first_dirty:
                     continue
-                if batch.base_offset >= job.upper or len(latest) > keys_max:
+                if batch.base_offset >= job.upper or len(latest) + len(odd) > keys_max:
                     break
                 self._note(batch)
                 self.end = batch.next_offset

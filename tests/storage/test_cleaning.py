@@ -429,6 +429,18 @@ def test_more_keys_than_the_buffer_holds_take_several_rounds(broker):
     assert list(range(40, 60)) == offsets(log)
 
 
+def test_what_is_known_of_tombstones_batches_counts_against_the_buffer_too(broker):
+    """Few keys, deleted again and again: each such batch is remembered, and there may be millions."""
+    log = log_of(broker)
+    for _ in range(60):
+        append(log, keyed(b"a", None))
+    roll(broker, log)
+
+    finished = compact(broker, log, job(log, buffer_bytes=5 * BYTES_PER_KEY))
+
+    assert 0 < finished.end < 10
+
+
 # -- what goes wrong
 
 
