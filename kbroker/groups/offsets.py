@@ -83,6 +83,14 @@ class Offsets:
         kept = None if found is None else found.partitions.get(partition)
         return None if found is None or kept is None else found.offset(kept)
 
+    def copy(self) -> Offsets:
+        """These, as they are now."""
+        copied = Offsets()
+        for name, topic in self._topics.items():
+            copied._topics[name] = same = _Topic(topic.id)
+            same.partitions = topic.partitions.copy()
+        return copied
+
     def all(self) -> Iterator[tuple[str, int, Offset]]:
         """Every offset with its topic and partition."""
         for name, topic in self._topics.items():

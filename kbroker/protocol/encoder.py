@@ -104,9 +104,18 @@ def compile_encoder(cls: type[Message], version: int) -> Any:
     return _Encoder(cls, version).compile()
 
 
+def compile_sliced_encoder(cls: type[Message], version: int, elements: int) -> Any:
+    """`encode(message) -> Generator[None, None, bytes]`, which pauses behind each so many elements of arrays.
+
+    Not of a class that has records.
+    """
+    return _Encoder(cls, version, slice_elements=elements).compile()
+
+
 class _Encoder:
-    def __init__(self, cls: type[Message], version: int) -> None:
+    def __init__(self, cls: type[Message], version: int, *, slice_elements: int = 0) -> None:
         self.cls = cls
+        self.slice_elements = slice_elements  # 0: all at once
         self.version = version
         self.flexible = is_flexible(cls, version)
         self.parts = has_records(cls)
@@ -124,9 +133,14 @@ class _Encoder:
             source.add("parts = []")
         if _shares(self.cls):
             source.add("known = {}")
+        if self.slice_elements:
+            assert not self.parts, "records are not copied"
+            source.add("done = []", f"k = {self.slice_elements}", "if not k:", " yield")
         self.write_struct(self.cls, "m")
         if self.parts:
             source.add("if o:", " parts.append(b''.join(o))", "return parts")
+        elif self.slice_elements:
+            source.add("done.append(b''.join(o))", "return b''.join(done)")
         else:
             source.add("return b''.join(o)")
         return source.compile("encode(m)", f"<{self.cls.__name__} v{self.version} encoder>")
@@ -312,6 +326,9 @@ class _Encoder:
         item = source.fresh("x")
         source.add(f"for {item} in {items}:")
         source.depth += 1
+        if self.slice_elements:
+            source.add("k -= 1", "if not k:", " done.append(b''.join(o))", " o.clear()")
+            source.add(f" k = {self.slice_elements}", " yield")
         if isinstance(of, type):
             self.write_struct(of, item)
         else:

@@ -7,6 +7,7 @@ ApiVersions answers always have header v0, since a client that asks does not kno
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from struct import Struct as Layout
 from typing import TypeVar
 
@@ -14,6 +15,7 @@ from kbroker.errors import ProtocolError
 from kbroker.protocol.codec import decode, encode_body
 from kbroker.protocol.decoder import check_tag_count, read_uvarint
 from kbroker.protocol.messages import REQUESTS
+from kbroker.protocol.sliced import encode_in_slices
 from kbroker.protocol.wire import Message, Part
 
 M = TypeVar("M", bound=Message)
@@ -107,21 +109,30 @@ def _skip_tags(buf: memoryview, at: int, end: int) -> int:
 def encode_response(message: Message, version: int, correlation_id: int) -> bytes | list[Part]:
     """The answer's whole frame, size included: plain bytes unless it has records that are parts of their own."""
     body = encode_body(message, version)
-    key = message.API_KEY
-    flexible = message.FLEXIBLE is not None and version >= message.FLEXIBLE and key != API_VERSIONS
     if type(body) is bytes:
         size = len(body)
     else:
         size = sum(map(len, body)) if len(body) > 1 else len(body[0])
-    header = (
-        _RESPONSE_V1.pack(size + 5, correlation_id, 0)
-        if flexible
-        else _RESPONSE_V0.pack(size + 4, correlation_id)
-    )
+    header = _response_header(message, version, correlation_id, size)
     if type(body) is bytes:
         return header + body
     body[0] = header + body[0]
     return body[0] if len(body) == 1 else body  # type: ignore[no-any-return]  # made by encode_body
+
+
+def encode_response_in_slices(
+    message: Message, version: int, correlation_id: int
+) -> Generator[None, None, bytes]:
+    """The same, with pauses, of a message that has no records."""
+    body = yield from encode_in_slices(message, version)
+    return _response_header(message, version, correlation_id, len(body)) + body
+
+
+def _response_header(message: Message, version: int, correlation_id: int, size: int) -> bytes:
+    """Size and header of an answer whose body has so many bytes."""
+    if message.FLEXIBLE is not None and version >= message.FLEXIBLE and message.API_KEY != API_VERSIONS:
+        return _RESPONSE_V1.pack(size + 5, correlation_id, 0)
+    return _RESPONSE_V0.pack(size + 4, correlation_id)
 
 
 def encode_request(message: Message, version: int, correlation_id: int, client_id: str | None) -> list[Part]:

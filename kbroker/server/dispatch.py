@@ -22,6 +22,7 @@ from kbroker.protocol.wire import Message
 from kbroker.server.apis import API_VERSIONS, Api, advertised
 from kbroker.server.handlers.api_versions import unsupported_version
 from kbroker.server.rooms import NO_RESPONSE, Call, Rooms
+from kbroker.server.slices import Large
 
 if TYPE_CHECKING:
     from kbroker.server.lanes import Lane
@@ -196,6 +197,8 @@ class Dispatcher:
                     connection.replace(slot, response)
                 elif response.on_lost is not None:
                     response.on_lost()
+            elif type(response) is Large:
+                await response.fill(slot)
             elif response is NO_RESPONSE:
                 slot.fill_bytes(b"")
             else:

@@ -76,12 +76,34 @@ class TopicAnswers:
         versions = [partition.version for partition in topic.partitions]
         kept = self._kept.get(topic.name)
         if kept is None or not kept.answers(topic, versions, view):
-            partitions = [
-                self._partition(index, partition, view) for index, partition in enumerate(topic.partitions)
-            ]
+            partitions = self._made(topic, view)
             kept = _Kept(topic, versions, view, partitions)
             self._keep(kept, state)
         return kept.partitions
+
+    def _made(self, topic: Topic, view: View) -> list[MetadataResponsePartition]:
+        """Where leader and replicas are the same, so is all but the number and the epoch: looked at once for each such."""
+        seen: dict[tuple[object, ...], MetadataResponsePartition] = {}
+        made = []
+        for index, partition in enumerate(topic.partitions):
+            alike = partition.leader, partition.replicas, partition.isr
+            first = seen.get(alike)
+            if first is None:
+                first = seen[alike] = self._partition(index, partition, view)
+                made.append(first)
+                continue
+            made.append(
+                MetadataResponsePartition(
+                    error_code=first.error_code,
+                    partition_index=index,
+                    leader_id=first.leader_id,
+                    leader_epoch=partition.leader_epoch,
+                    replica_nodes=first.replica_nodes,
+                    isr_nodes=first.isr_nodes,
+                    offline_replicas=first.offline_replicas,
+                )
+            )
+        return made
 
     def _keep(self, kept: _Kept, state: ClusterState) -> None:
         self._kept[kept.topic.name] = kept

@@ -10,7 +10,7 @@ from kbroker.cluster.commands import CreatePartitions, MorePartitions
 from kbroker.cluster.names import GROUPS_TOPIC
 from kbroker.errors import ErrorCode
 from kbroker.groups import coordinator
-from kbroker.groups.coordinator import spread
+from kbroker.groups.coordinator import FETCHED_PER_SLICE, spread
 from kbroker.groups.events import Beat, Beaten, Leave, Leaver, Left, Sync, Synced
 from kbroker.groups.ledger import REASONS_MAX, Ledger
 from kbroker.groups.records import Unreadable
@@ -81,7 +81,7 @@ def test_without_the_topic_nobody_is_the_coordinator(house):
     assert ErrorCode.NOT_COORDINATOR == house.groups.fetch("g", None).error
     assert ErrorCode.NOT_COORDINATOR == house.join("g")[0].error
     assert {"g": ErrorCode.NOT_COORDINATOR} == house.delete("g")
-    assert (ErrorCode.NONE, []) == house.groups.list()
+    assert (ErrorCode.NONE, []) == house.listed()
 
 
 def test_partitions_are_opened_when_a_group_needs_them():
@@ -124,16 +124,35 @@ def test_all_of_an_offset_is_kept(house):
     assert {T: offset} == house.again().groups.fetch("g", None).offsets
 
 
+def test_many_offsets_are_fetched_in_slices_as_they_were_at_the_begin(house):
+    count = 3 * FETCHED_PER_SLICE + 5
+    house.commit("g", {("t", index): 1 for index in range(count)})
+    worked, fetched = [], []
+
+    def fetch():
+        fetched.append((yield from house.groups.fetching("g", None)))
+
+    steps = fetch()
+    worked.append(next(steps))
+    house.commit("g", {("t", index): 2 for index in range(count)})
+    worked += steps
+
+    assert [FETCHED_PER_SLICE] * 3 == worked
+    assert {("t", index): 1 for index in range(count)} == {
+        where: offset.offset for where, offset in fetched[0].offsets.items()
+    }
+
+
 def test_a_group_that_only_commits_is_empty_and_has_no_protocol(house):
     house.commit("g", {T: 5})
 
-    error, [listed] = house.groups.list()
+    error, [listed] = house.listed()
     assert (ErrorCode.NONE, "g", "", "Empty") == (error, listed.group_id, listed.protocol_type, listed.state)
 
 
 def test_a_generation_of_a_group_that_nobody_knows_is_refused(house):
     assert [ErrorCode.GROUP_ID_NOT_FOUND] == house.commit("g", {T: 5}, generation=0)
-    assert (ErrorCode.NONE, []) == house.groups.list()
+    assert (ErrorCode.NONE, []) == house.listed()
 
 
 def test_a_refused_commit_leaves_no_group(house):
@@ -146,7 +165,7 @@ def test_a_refused_commit_leaves_no_group(house):
 
 def test_a_commit_of_nothing_is_answered(house):
     assert [ErrorCode.NONE] == house.commit("g", {})
-    assert (ErrorCode.NONE, []) == house.groups.list()
+    assert (ErrorCode.NONE, []) == house.listed()
 
 
 def test_members_commit(house):
@@ -294,22 +313,22 @@ def test_a_member_of_a_group_that_nobody_knows_is_unknown(house):
         Left(ErrorCode.NONE, (("m", None, unknown), ("", "i", unknown))),
     ] == answers
     assert unknown == house.join("g", "m")[0].error
-    assert (ErrorCode.NONE, []) == house.groups.list()
+    assert (ErrorCode.NONE, []) == house.listed()
 
 
 def test_a_refused_join_leaves_no_group(house):
     assert ErrorCode.INVALID_SESSION_TIMEOUT == house.join("g", session_timeout_ms=1)[0].error
-    assert (ErrorCode.NONE, []) == house.groups.list()
+    assert (ErrorCode.NONE, []) == house.listed()
 
 
 def test_a_member_that_never_comes_back_with_its_id_leaves_no_group(house):
     assert ErrorCode.MEMBER_ID_REQUIRED == house.join("g", needs_member_id=True)[0].error
-    assert 1 == len(house.groups.list()[1])
+    assert 1 == len(house.listed()[1])
 
     house.clock.advance(10_200)
     house.settle()
 
-    assert (ErrorCode.NONE, []) == house.groups.list()
+    assert (ErrorCode.NONE, []) == house.listed()
 
 
 def test_members_go_on_after_a_restart(house):
@@ -366,7 +385,7 @@ def test_the_deletion_of_the_topic_ends_all_groups(house):
 
     assert [ErrorCode.NOT_COORDINATOR] == [each.error for each in waiting]
     house.create(GROUPS_TOPIC, 1)
-    assert (ErrorCode.NONE, []) == house.groups.list()
+    assert (ErrorCode.NONE, []) == house.listed()
     assert [ErrorCode.NONE] == house.commit("g", {T: 1})
 
 
@@ -388,7 +407,7 @@ def test_groups_without_members_are_deleted(house):
     } == house.delete("simple", "busy", "nobody", "simple")
     assert {} == house.committed("simple")
     again = house.again()
-    assert ["busy"] == [each.group_id for each in again.groups.list()[1]]
+    assert ["busy"] == [each.group_id for each in again.listed()[1]]
     assert {} == again.committed("simple")
 
 
@@ -463,8 +482,8 @@ def test_old_offsets_go_with_their_group():
     house.clock.advance(10 * MINUTE_MS)
     house.settle()
 
-    assert ["new"] == [each.group_id for each in house.groups.list()[1]]
-    assert ["new"] == [each.group_id for each in house.again().groups.list()[1]]
+    assert ["new"] == [each.group_id for each in house.listed()[1]]
+    assert ["new"] == [each.group_id for each in house.again().listed()[1]]
 
 
 def test_a_commit_that_is_not_yet_on_the_disk_keeps_its_offset():
@@ -484,13 +503,13 @@ def test_groups_without_members_and_offsets_go():
     house.stable("g")
     house.clock.advance(10_200)
     house.settle()
-    assert 1 == len(house.groups.list()[1])
+    assert 1 == len(house.listed()[1])
 
     house.clock.advance(10 * MINUTE_MS)
     house.settle()
 
-    assert (ErrorCode.NONE, []) == house.groups.list()
-    assert (ErrorCode.NONE, []) == house.again().groups.list()
+    assert (ErrorCode.NONE, []) == house.listed()
+    assert (ErrorCode.NONE, []) == house.again().listed()
 
 
 # -- loading
@@ -519,7 +538,7 @@ def test_while_it_is_read_nobody_is_served():
 
     assert [loading] == again.commit("g", {T: 6}, settle=False)
     assert loading == again.groups.fetch("g", None).error
-    assert (loading, []) == again.groups.list()
+    assert (loading, []) == again.listed()
     assert loading == again.groups.describe("g").error
     again.settle()
     assert {T: 5} == again.committed("g")
@@ -576,7 +595,7 @@ def test_a_disk_that_takes_no_writes_is_said_once_and_nothing_is_forgotten(caplo
     house.settle()
 
     assert 1 == sum("old offsets not forgotten" in line for line in caplog.messages)
-    assert 5 == len(house.groups.list()[1])
+    assert 5 == len(house.listed()[1])
 
 
 # -- what the broker's log says

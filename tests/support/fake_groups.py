@@ -7,7 +7,7 @@ await house.ask(handle_heartbeat, HeartbeatRequest(...), version=4)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 from kbroker.errors import ErrorCode
@@ -60,6 +60,12 @@ class FakeGroups:
         if partitions is None:
             return Fetched(ErrorCode.NONE, dict(found))
         return Fetched(ErrorCode.NONE, {key: found[key] for key in partitions if key in found})
+
+    def fetching(
+        self, group_id: str, partitions: list[tuple[str, int]] | None
+    ) -> Generator[int, None, Fetched]:
+        yield 1
+        return self.fetch(group_id, partitions)
 
     def delete(self, group_ids: list[str], to: Callable[[dict[str, ErrorCode]], None]) -> None:
         self.asked.append((",".join(group_ids), None))

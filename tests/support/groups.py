@@ -20,7 +20,7 @@ from kbroker.cluster.state import ClusterState
 from kbroker.config import Settings
 from kbroker.errors import ErrorCode
 from kbroker.groups.coordinator import GroupCoordinator
-from kbroker.groups.events import Commit, ForgetOffsets, Join, Joined, Offset, Protocol, Sync, Synced
+from kbroker.groups.events import Commit, ForgetOffsets, Join, Joined, Listed, Offset, Protocol, Sync, Synced
 from kbroker.model import BrokerId
 from kbroker.protocol.records import Record, decode_records, split_batches
 from kbroker.replication.replicas import Replicas
@@ -185,6 +185,11 @@ class GroupHouse:
         if settle:
             self.settle()
         return answers
+
+    def listed(self) -> tuple[ErrorCode, list[Listed]]:
+        """All groups."""
+        error, groups = self.groups.list()
+        return error, list(groups)
 
     def committed(self, group: str) -> dict[tuple[str, int], int]:
         """All offsets of a group."""

@@ -29,6 +29,7 @@ from kbroker.server.aside import Aside
 from kbroker.server.producer_ids import ProducerIds
 from kbroker.server.quotas import Quotas, Windows
 from kbroker.server.rooms import Call, Rooms
+from kbroker.server.slices import Large
 from kbroker.server.topic_answers import TopicAnswers
 from kbroker.storage.disk import RealDisk
 from tests.support.storage import Broker, ManualClock, batch
@@ -180,4 +181,6 @@ class House:
             self.broker.settle()
             assert answer.response is not None, "the answer has not come"
             return answer.response
-        return await answer if inspect.isawaitable(answer) else answer
+        if inspect.isawaitable(answer):
+            answer = await answer
+        return answer.response if isinstance(answer, Large) else answer

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kbroker.cluster.commands import AlterConfigs, ConfigChange
@@ -37,6 +37,7 @@ from kbroker.protocol.messages.configs import (
 from kbroker.server.handlers.loggers import LevelChange, checked_levels, logger_rows
 from kbroker.server.handlers.shared import reason
 from kbroker.server.rooms import Call, Rooms
+from kbroker.server.slices import Large, Pace, Steps, in_slices
 
 if TYPE_CHECKING:
     from kbroker.config.describe import ConfigRow  # read when somebody asks for rows
@@ -196,7 +197,7 @@ def _result(row: ConfigRow, *, synonyms: bool, documentation: bool) -> DescribeC
 
 def handle_list_config_resources(
     rooms: Rooms, call: Call, request: ListConfigResourcesRequest
-) -> ListConfigResourcesResponse:
+) -> ListConfigResourcesResponse | Coroutine[Any, Any, Large[ListConfigResourcesResponse]]:
     """ListConfigResources: v0-1.
 
     Topics, brokers and their loggers as they are; groups and client metrics that something is set for. A type that nobody
@@ -206,23 +207,27 @@ def handle_list_config_resources(
     types = set(request.resource_types) if call.version else {ResourceType.CLIENT_METRICS}
     if not types <= set(ResourceType):
         return ListConfigResourcesResponse(error_code=ErrorCode.UNSUPPORTED_VERSION)
-    return ListConfigResourcesResponse(
-        config_resources=[
-            ConfigResource(resource_name=name, resource_type=kind)
-            for kind in sorted(types or ResourceType, reverse=True)
-            for name in _named(rooms, kind)
-        ]
-    )
+    return in_slices(call, _listed(rooms, sorted(types or ResourceType, reverse=True)))
 
 
-def _named(rooms: Rooms, kind: int) -> Iterable[str]:
+def _listed(rooms: Rooms, kinds: Sequence[int]) -> Steps[ListConfigResourcesResponse]:
+    resources, pace = [], Pace()
+    for kind in kinds:
+        for name in _named(rooms, kind):
+            resources.append(ConfigResource(resource_name=name, resource_type=kind))
+            if pace.over():
+                yield None
+    return ListConfigResourcesResponse(config_resources=resources)
+
+
+def _named(rooms: Rooms, kind: int) -> list[str]:
     """The resources of a type."""
     state = rooms.cluster.state
     if kind == ResourceType.TOPIC:
-        return state.topics
+        return list(state.topics)
     if kind in (ResourceType.BROKER, ResourceType.BROKER_LOGGER):
-        return map(str, state.brokers)
-    return (name for each, name in state.configs if each == kind)
+        return [str(broker) for broker in state.brokers]
+    return [name for each, name in state.configs if each == kind]
 
 
 # IncrementalAlterConfigs, AlterConfigs -------------------------------------------------------------------------

@@ -14,8 +14,11 @@ from kbroker.observe import logs
 from kbroker.protocol.messages.groups import Coordinator, FindCoordinatorRequest, FindCoordinatorResponse
 from kbroker.server.handlers.shared import endpoint_of
 from kbroker.server.rooms import Call, Rooms
+from kbroker.server.slices import Large, Pace, Steps, in_slices
 
 log = logs.get_logger("groups")
+
+Found = FindCoordinatorResponse | Large[FindCoordinatorResponse]
 
 GROUP, TRANSACTION, SHARE = range(3)  # key types
 MANY_KEYS_FROM = 4
@@ -23,7 +26,7 @@ MANY_KEYS_FROM = 4
 
 def handle_find_coordinator(
     rooms: Rooms, call: Call, request: FindCoordinatorRequest
-) -> FindCoordinatorResponse | Coroutine[Any, Any, FindCoordinatorResponse]:
+) -> Found | Coroutine[Any, Any, Found]:
     """FindCoordinator: v0-6.
 
     A group's coordinator is the broker that leads its partition of `__consumer_offsets`. The first to ask for one waits
@@ -39,11 +42,10 @@ def handle_find_coordinator(
     return _answer(rooms, call, request)
 
 
-async def _created_first(
-    rooms: Rooms, call: Call, request: FindCoordinatorRequest
-) -> FindCoordinatorResponse:
+async def _created_first(rooms: Rooms, call: Call, request: FindCoordinatorRequest) -> Found:
     await create_groups_topic(rooms)
-    return _answer(rooms, call, request)
+    answer = _answer(rooms, call, request)
+    return answer if isinstance(answer, FindCoordinatorResponse) else await answer
 
 
 async def create_groups_topic(rooms: Rooms) -> None:
@@ -75,13 +77,11 @@ def groups_topic(rooms: Rooms) -> NewTopic:
     return NewTopic(GROUPS_TOPIC, new_uuid(rooms.random), replicas, settings.check_topic(configs))
 
 
-def _answer(rooms: Rooms, call: Call, request: FindCoordinatorRequest) -> FindCoordinatorResponse:
+def _answer(
+    rooms: Rooms, call: Call, request: FindCoordinatorRequest
+) -> FindCoordinatorResponse | Coroutine[Any, Any, Large[FindCoordinatorResponse]]:
     if call.version >= MANY_KEYS_FROM:
-        return FindCoordinatorResponse(
-            coordinators=[
-                _coordinator(rooms, call, request.key_type, key) for key in request.coordinator_keys
-            ]
-        )
+        return in_slices(call, _many(rooms, call, request))
     one = _coordinator(rooms, call, request.key_type, request.key)
     return FindCoordinatorResponse(
         error_code=one.error_code,
@@ -90,6 +90,16 @@ def _answer(rooms: Rooms, call: Call, request: FindCoordinatorRequest) -> FindCo
         host=one.host,
         port=one.port,
     )
+
+
+def _many(rooms: Rooms, call: Call, request: FindCoordinatorRequest) -> Steps[FindCoordinatorResponse]:
+    found: list[Coordinator] = []
+    pace = Pace()
+    for key in request.coordinator_keys:
+        found.append(_coordinator(rooms, call, request.key_type, key))
+        if pace.over():
+            yield None
+    return FindCoordinatorResponse(coordinators=found)
 
 
 def _coordinator(rooms: Rooms, call: Call, key_type: int, key: str) -> Coordinator:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine, Iterable
+from typing import Any
+
 from kbroker.errors import ErrorCode
 from kbroker.groups.events import Listed
 from kbroker.protocol.messages.groups import (
@@ -19,11 +22,14 @@ from kbroker.protocol.messages.groups import (
 from kbroker.server.handlers.pending import Pending
 from kbroker.server.handlers.shared import GROUP_OPERATIONS, OPERATIONS_NOT_ASKED, named_too_often
 from kbroker.server.rooms import Call, Later, Rooms
+from kbroker.server.slices import SLICE, Awaited, Large, Pace, Steps, in_slices
 
 NOT_FOUND_FROM = 6  # DescribeGroups says that a group is not there; before, that it is dead
 
 
-def handle_list_groups(rooms: Rooms, call: Call, request: ListGroupsRequest) -> ListGroupsResponse:
+def handle_list_groups(
+    rooms: Rooms, call: Call, request: ListGroupsRequest
+) -> ListGroupsResponse | Coroutine[Any, Any, Large[ListGroupsResponse]]:
     """ListGroups: v0-5.
 
     Filters take names of states and types in any case; one that nobody knows matches nothing, as in Kafka.
@@ -34,18 +40,24 @@ def handle_list_groups(rooms: Rooms, call: Call, request: ListGroupsRequest) -> 
         return ListGroupsResponse(error_code=error)
     states = {state.strip().lower() for state in request.states_filter}
     kinds = {kind.lower() for kind in request.types_filter}
-    return ListGroupsResponse(
-        groups=[
-            ListedGroup(
-                group_id=group.group_id,
-                protocol_type=group.protocol_type,
-                group_state=group.state,
-                group_type=group.kind,
+    return in_slices(call, _list(groups, states, kinds))
+
+
+def _list(groups: Iterable[Listed], states: set[str], kinds: set[str]) -> Steps[ListGroupsResponse]:
+    response, pace = ListGroupsResponse(), Pace()
+    for group in groups:
+        if _matches(group, states, kinds):
+            response.groups.append(
+                ListedGroup(
+                    group_id=group.group_id,
+                    protocol_type=group.protocol_type,
+                    group_state=group.state,
+                    group_type=group.kind,
+                )
             )
-            for group in groups
-            if _matches(group, states, kinds)
-        ]
-    )
+        if pace.over():
+            yield None
+    return response
 
 
 def _matches(group: Listed, states: set[str], kinds: set[str]) -> bool:
@@ -54,26 +66,33 @@ def _matches(group: Listed, states: set[str], kinds: set[str]) -> bool:
 
 def handle_describe_groups(
     rooms: Rooms, call: Call, request: DescribeGroupsRequest
-) -> DescribeGroupsResponse:
+) -> DescribeGroupsResponse | Coroutine[Any, Any, Large[DescribeGroupsResponse]]:
     """DescribeGroups: v0-6.
 
     A group that is not there is Dead: an error from v6 on, none before. One that is named too often is refused.
     v3 authorized operations (KIP-430) · v4 instance ids (KIP-345) · v5 flexible · v6 GROUP_ID_NOT_FOUND (KIP-1043)
     """
+    return in_slices(call, _describe(rooms, call.version, request))
+
+
+def _describe(rooms: Rooms, version: int, request: DescribeGroupsRequest) -> Steps[DescribeGroupsResponse]:
     asked = request.include_authorized_operations
     refused = named_too_often(request.groups)
-    return DescribeGroupsResponse(
-        groups=[
-            DescribedGroup(
+    response = DescribeGroupsResponse()
+    pace = Pace()
+    for group_id in request.groups:
+        if group_id in refused:
+            group = DescribedGroup(
                 error_code=ErrorCode.INVALID_REQUEST,
                 group_id=group_id,
                 authorized_operations=OPERATIONS_NOT_ASKED,
             )
-            if group_id in refused
-            else _described(rooms, call.version, group_id, asked)
-            for group_id in request.groups
-        ]
-    )
+        else:
+            group = _described(rooms, version, group_id, asked)
+        response.groups.append(group)
+        if pace.over(1 + len(group.members)):
+            yield None
+    return response
 
 
 def _described(rooms: Rooms, version: int, group_id: str, operations: bool) -> DescribedGroup:
@@ -110,15 +129,18 @@ def _described(rooms: Rooms, version: int, group_id: str, operations: bool) -> D
 
 def handle_delete_groups(
     rooms: Rooms, call: Call, request: DeleteGroupsRequest
-) -> DeleteGroupsResponse | Later:
+) -> DeleteGroupsResponse | Later | Coroutine[Any, Any, Large[DeleteGroupsResponse]]:
     """DeleteGroups: v0-2.
 
     Groups with members are refused, each by itself. Answers when the deletion is durable; a name that comes twice is
     answered once.
     v2 flexible
     """
+    names = list(dict.fromkeys(request.groups_names))
+    if len(names) > SLICE:
+        return in_slices(call, _delete(rooms, names))
     to = Pending(_deleted, call.version)
-    rooms.groups.delete(list(dict.fromkeys(request.groups_names)), to)
+    rooms.groups.delete(names, to)
     return to.outcome()
 
 
@@ -128,3 +150,14 @@ def _deleted(errors: dict[str, ErrorCode], version: int) -> DeleteGroupsResponse
             DeletableGroupResult(group_id=group_id, error_code=error) for group_id, error in errors.items()
         ]
     )
+
+
+def _delete(rooms: Rooms, names: list[str]) -> Steps[DeleteGroupsResponse]:
+    """A slice of them is written down, and its end awaited, before the next begins."""
+    results: list[DeletableGroupResult] = []
+    for at in range(0, len(names), SLICE):
+        ended = Awaited[dict[str, ErrorCode]]()
+        rooms.groups.delete(names[at : at + SLICE], ended)
+        yield ended
+        results += _deleted(ended.value, 0).results
+    return DeleteGroupsResponse(results=results)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Coroutine, Generator
+from typing import Any
 from uuid import UUID
 
 from kbroker.errors import ErrorCode
@@ -21,6 +22,7 @@ from kbroker.protocol.messages.offsets import (
 from kbroker.protocol.wire import ZERO_UUID
 from kbroker.server.handlers.shared import TIMES_MAX, named_too_often
 from kbroker.server.rooms import Call, Rooms
+from kbroker.server.slices import Large, Pace, Steps, in_slices
 
 NOTHING = Offset(-1, -1, "", -1, -1, ZERO_UUID)  # where nothing was committed
 
@@ -29,7 +31,9 @@ MANY_GROUPS_FROM = 8
 TOPIC_IDS_FROM = 10
 
 
-def handle_offset_fetch(rooms: Rooms, call: Call, request: OffsetFetchRequest) -> OffsetFetchResponse:
+def handle_offset_fetch(
+    rooms: Rooms, call: Call, request: OffsetFetchRequest
+) -> OffsetFetchResponse | Coroutine[Any, Any, Large[OffsetFetchResponse]]:
     """OffsetFetch: v1-10.
 
     For each partition asked for, that it exists or not: the offset committed, else -1 and no error. Where all of a
@@ -40,28 +44,34 @@ def handle_offset_fetch(rooms: Rooms, call: Call, request: OffsetFetchRequest) -
     many groups (KIP-709) · v9 member epochs (KIP-848) · v10 topic ids
     """
     if call.version >= MANY_GROUPS_FROM:
-        refused = named_too_often([asked.group_id for asked in request.groups])
-        return OffsetFetchResponse(
-            groups=[
-                OffsetFetchResponseGroup(group_id=asked.group_id, error_code=ErrorCode.INVALID_REQUEST)
-                if asked.group_id in refused
-                else _group(rooms, call.version, asked)
-                for asked in request.groups
-            ]
-        )
-    return _one_group(rooms, call.version, request)
+        return in_slices(call, _many_groups(rooms, call.version, request))
+    return in_slices(call, _one_group(rooms, call.version, request))
 
 
-def _one_group(rooms: Rooms, version: int, request: OffsetFetchRequest) -> OffsetFetchResponse:
-    asked = request.topics
-    by_topic: Iterable[tuple[str, list[int]]]
+def _many_groups(rooms: Rooms, version: int, request: OffsetFetchRequest) -> Steps[OffsetFetchResponse]:
+    refused = named_too_often([asked.group_id for asked in request.groups])
+    response = OffsetFetchResponse()
+    pace = Pace()
+    for asked in request.groups:
+        if asked.group_id in refused:
+            group = OffsetFetchResponseGroup(group_id=asked.group_id, error_code=ErrorCode.INVALID_REQUEST)
+        else:
+            group = yield from _group(rooms, version, asked, pace)
+        response.groups.append(group)
+        if pace.over():
+            yield None
+    return response
+
+
+def _one_group(rooms: Rooms, version: int, request: OffsetFetchRequest) -> Steps[OffsetFetchResponse]:
+    asked, pace = request.topics, Pace()
     if asked is None:
-        fetched = rooms.groups.fetch(request.group_id, None)
-        by_topic = _by_topic(fetched)
+        fetched = yield from pace.all_of(rooms.groups.fetching(request.group_id, None))
+        by_topic = yield from _by_topic(fetched, pace)
     else:
         by_topic = [(topic.name, topic.partition_indexes) for topic in asked]
-        fetched = _fetch(
-            rooms, request.group_id, [(name, index) for name, indexes in by_topic for index in indexes]
+        fetched = yield from _fetch(
+            rooms, request.group_id, [(name, index) for name, indexes in by_topic for index in indexes], pace
         )
     error, of_each = fetched.error, ErrorCode.NONE
     if error is not ErrorCode.NONE:
@@ -69,10 +79,12 @@ def _one_group(rooms: Rooms, version: int, request: OffsetFetchRequest) -> Offse
             return OffsetFetchResponse(error_code=error)
         error, of_each = ErrorCode.NONE, error
     found = fetched.offsets
-    topics = [
-        OffsetFetchResponseTopic(
-            name=name,
-            partitions=[
+    topics = []
+    for name, indexes in by_topic:
+        topics.append(topic := OffsetFetchResponseTopic(name=name))
+        for index in indexes:
+            offset = found.get((name, index), NOTHING)
+            topic.partitions.append(
                 OffsetFetchResponsePartition(
                     partition_index=index,
                     committed_offset=offset.offset,
@@ -80,56 +92,68 @@ def _one_group(rooms: Rooms, version: int, request: OffsetFetchRequest) -> Offse
                     metadata=offset.metadata,
                     error_code=of_each,
                 )
-                for index in indexes
-                for offset in (found.get((name, index), NOTHING),)
-            ],
-        )
-        for name, indexes in by_topic
-    ]
+            )
+            if pace.over():
+                yield None
     return OffsetFetchResponse(topics=topics, error_code=error)
 
 
-def _fetch(rooms: Rooms, group_id: str, asked: list[tuple[str, int]]) -> Fetched:
+def _fetch(
+    rooms: Rooms, group_id: str, asked: list[tuple[str, int]], pace: Pace
+) -> Generator[None, None, Fetched]:
     """The offsets of these partitions, if they are not named too often: each may have some KB of metadata."""
-    fetched = rooms.groups.fetch(group_id, asked)
+    fetched = yield from pace.all_of(rooms.groups.fetching(group_id, asked))
     found, most = fetched.offsets, TIMES_MAX * len(fetched.offsets)
     if len(asked) > most > 0 and sum(where in found for where in asked) > most:
         return Fetched(ErrorCode.INVALID_REQUEST, {})
     return fetched
 
 
-def _by_topic(fetched: Fetched) -> Iterable[tuple[str, list[int]]]:
-    """Partitions of all offsets that were found."""
+def _by_topic(fetched: Fetched, pace: Pace) -> Generator[None, None, list[tuple[str, list[int]]]]:
+    """Partitions of all offsets that were found, in order."""
     topics: dict[str, list[int]] = {}
-    for name, index in sorted(fetched.offsets):
+    for name, index in fetched.offsets:
         topics.setdefault(name, []).append(index)
-    return topics.items()
+        if pace.over():
+            yield None
+    return [(name, sorted(topics[name])) for name in sorted(topics)]
 
 
-def _group(rooms: Rooms, version: int, asked: OffsetFetchRequestGroup) -> OffsetFetchResponseGroup:
+def _group(
+    rooms: Rooms, version: int, asked: OffsetFetchRequestGroup, pace: Pace
+) -> Generator[None, None, OffsetFetchResponseGroup]:
     by_id = version >= TOPIC_IDS_FROM
+    # id and name as the answer says them, the name where it is known, partitions
+    wanted: list[tuple[bytes, str, str | None, list[int]]] = []
     if asked.topics is None:
-        fetched = rooms.groups.fetch(asked.group_id, None)
-        topics = _all_topics(rooms, by_id, fetched)
+        fetched = yield from pace.all_of(rooms.groups.fetching(asked.group_id, None))
+        by_topic = yield from _by_topic(fetched, pace)
+        for name, indexes in by_topic:
+            topic = rooms.cluster.state.topics.get(name) if by_id else None
+            if (
+                topic is not None or not by_id
+            ):  # by id: of topics that exist, as the others have no id to name them by
+                wanted.append((ZERO_UUID if topic is None else topic.id.bytes, name, name, indexes))
     else:
-        wanted = [(topic, _name(rooms, by_id, topic)) for topic in asked.topics]
-        fetched = _fetch(
-            rooms,
-            asked.group_id,
-            [
-                (name, index)
-                for topic, name in wanted
-                if name is not None
-                for index in topic.partition_indexes
-            ],
-        )
-        topics = [
-            _topic(topic.name, topic.topic_id, name, topic.partition_indexes, fetched)
-            for topic, name in wanted
+        wanted += [
+            (each.topic_id, each.name, _name(rooms, by_id, each), each.partition_indexes)
+            for each in asked.topics
         ]
+        partitions = [
+            (known_as, index)
+            for _, _, known_as, indexes in wanted
+            if known_as is not None
+            for index in indexes
+        ]
+        fetched = yield from _fetch(rooms, asked.group_id, partitions, pace)
     if fetched.error is not ErrorCode.NONE:
         return OffsetFetchResponseGroup(group_id=asked.group_id, error_code=fetched.error)
-    return OffsetFetchResponseGroup(group_id=asked.group_id, topics=topics)
+    group = OffsetFetchResponseGroup(group_id=asked.group_id)
+    for topic_id, name, known_as, indexes in wanted:
+        answer = OffsetFetchResponseTopics(name=name, topic_id=topic_id)
+        group.topics.append(answer)
+        yield from _partitions(answer, known_as, indexes, fetched, pace)
+    return group
 
 
 def _name(rooms: Rooms, by_id: bool, asked: OffsetFetchRequestTopics) -> str | None:
@@ -140,29 +164,18 @@ def _name(rooms: Rooms, by_id: bool, asked: OffsetFetchRequestTopics) -> str | N
     return None if topic is None else topic.name
 
 
-def _all_topics(rooms: Rooms, by_id: bool, fetched: Fetched) -> list[OffsetFetchResponseTopics]:
-    """Everything found. By id: of topics that exist, as the others have no id to name them by."""
-    topics = []
-    for name, indexes in _by_topic(fetched):
-        topic_id = ZERO_UUID
-        if by_id:
-            topic = rooms.cluster.state.topics.get(name)
-            if topic is None:
-                continue
-            topic_id = topic.id.bytes
-        topics.append(_topic(name, topic_id, name, indexes, fetched))
-    return topics
-
-
-def _topic(
-    name: str, topic_id: bytes, known_as: str | None, indexes: list[int], fetched: Fetched
-) -> OffsetFetchResponseTopics:
+def _partitions(
+    answer: OffsetFetchResponseTopics,
+    known_as: str | None,
+    indexes: list[int],
+    fetched: Fetched,
+    pace: Pace,
+) -> Generator[None, None, None]:
     found = fetched.offsets
     error = ErrorCode.UNKNOWN_TOPIC_ID if known_as is None else ErrorCode.NONE
-    return OffsetFetchResponseTopics(
-        name=name,
-        topic_id=topic_id,
-        partitions=[
+    for index in indexes:
+        offset = NOTHING if known_as is None else found.get((known_as, index), NOTHING)
+        answer.partitions.append(
             OffsetFetchResponsePartitions(
                 partition_index=index,
                 committed_offset=offset.offset,
@@ -170,7 +183,6 @@ def _topic(
                 metadata=offset.metadata,
                 error_code=error,
             )
-            for index in indexes
-            for offset in (NOTHING if known_as is None else found.get((known_as, index), NOTHING),)
-        ],
-    )
+        )
+        if pace.over():
+            yield None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable, Sequence
 from itertools import islice
+from typing import Any
 
 from kbroker.cluster.names import INTERNAL_TOPICS, check_topic_name
 from kbroker.cluster.state import Topic
@@ -18,13 +19,14 @@ from kbroker.protocol.messages.metadata import (
 )
 from kbroker.server.handlers.shared import TOPIC_OPERATIONS, reachable
 from kbroker.server.rooms import Call, Rooms
+from kbroker.server.slices import Large, Pace, Steps, in_slices
 
 METADATA_NEWEST = 13  # as the Metadata of this version describes a partition
 
 
 def handle_describe_topic_partitions(
     rooms: Rooms, call: Call, request: DescribeTopicPartitionsRequest
-) -> DescribeTopicPartitionsResponse:
+) -> DescribeTopicPartitionsResponse | Coroutine[Any, Any, Large[DescribeTopicPartitionsResponse]]:
     """DescribeTopicPartitions: v0.
 
     Topics by name (none named: all), each once, as many partitions as the request and `max.request.partition.size.limit`
@@ -37,11 +39,19 @@ def handle_describe_topic_partitions(
     limit = max(
         1, min(request.response_partition_limit, rooms.settings.value("max.request.partition.size.limit"))
     )
-    page = _Page(rooms, call, limit)
+    return in_slices(call, _described(_Page(rooms, call, limit), names, cursor))
+
+
+def _described(
+    page: _Page, names: Sequence[str], cursor: Cursor | None
+) -> Steps[DescribeTopicPartitionsResponse]:
+    pace = Pace()
     for name in names:
         begin = cursor.partition_index if cursor is not None and cursor.topic_name == name else 0
         if not page.add(name, begin):
             break
+        if pace.over(1 + len(page.response.topics[-1].partitions)):
+            yield None
     return page.response
 
 

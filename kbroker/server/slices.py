@@ -1,0 +1,132 @@
+"""Requests that ask for much: answered in slices, between which the loop serves others. Knows no API.
+
+A handler says how by a generator: it yields where it may pause (None), or for what it has to wait, and returns the
+response. What is there without a pause is answered at once, as by any other handler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Coroutine, Generator
+from typing import Any, Generic, TypeVar
+
+from kbroker.net.slots import Slot
+from kbroker.protocol.frames import encode_response_in_slices
+from kbroker.protocol.wire import Message
+from kbroker.server.rooms import Call, Pausable, breathe
+
+R = TypeVar("R", bound=Message)
+T = TypeVar("T")
+
+Steps = Generator[Awaitable[None] | None, None, R]
+
+# Groups, names or offsets that are worked on in one go: one to five milliseconds.
+SLICE = 1000
+
+
+class Pace:
+    """Counts what was worked on, and says when a slice is over."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left = SLICE
+
+    def over(self, worked: int = 1) -> bool:
+        """So much more was worked on: whether to pause now."""
+        self._left -= worked
+        if self._left > 0:
+            return False
+        self._left = SLICE
+        return True
+
+    def all_of(self, steps: Generator[int, None, T]) -> Generator[None, None, T]:
+        """What `steps` returns. It yields how much it has worked on since it began, or since it yielded last."""
+        while True:
+            try:
+                worked = next(steps)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            if self.over(worked):
+                yield
+
+
+class Awaited(Generic[T]):
+    """Called with what a generator waits for, once; awaited, it is there as `value`."""
+
+    __slots__ = ("_called", "value")
+
+    def __init__(self) -> None:
+        self._called: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.value: T
+
+    def __call__(self, value: T) -> None:
+        """Here it is."""
+        self.value = value
+        if not self._called.done():  # cancelled: nobody waits any more
+            self._called.set_result(None)
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._called.__await__()
+
+
+class Large(Generic[R]):
+    """A response of so many parts that it is encoded in slices, too. Until then its connection is not read from."""
+
+    __slots__ = ("_connection", "response")
+
+    def __init__(self, response: R, connection: Pausable | None) -> None:
+        self.response = response
+        self._connection = connection
+
+    async def fill(self, slot: Slot) -> None:
+        """Encode it into its slot, and read on."""
+        try:
+            connection = slot.connection
+            assert connection is not None, "bound by the dispatcher"
+            if connection.stamp is not None:
+                connection.stamp(self.response)
+            steps = encode_response_in_slices(self.response, slot.version, slot.correlation_id)
+            while connection.open:
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    return slot.fill_bytes(end.value)
+                await breathe()
+        finally:
+            self.end()
+
+    def end(self) -> None:
+        """Read on."""
+        if self._connection is not None:
+            self._connection.resume()
+
+
+def in_slices(call: Call, steps: Steps[R]) -> R | Coroutine[Any, Any, Large[R]]:
+    """What a handler returns: the response where `steps` has it without a pause, else what takes the rest of them.
+
+    The connection is not read from meanwhile: what came behind the request must not overtake it.
+    """
+    try:
+        first = next(steps)
+    except StopIteration as end:
+        response: R = end.value
+        return response
+    if call.connection is not None:
+        call.connection.pause()
+    return _rest(first, steps, call.connection)
+
+
+async def _rest(step: Awaitable[None] | None, steps: Steps[R], connection: Pausable | None) -> Large[R]:
+    try:
+        while True:
+            await (breathe() if step is None else step)
+            try:
+                step = next(steps)
+            except StopIteration as end:
+                return Large(end.value, connection)
+    except BaseException:
+        if connection is not None:
+            connection.resume()
+        raise
