@@ -377,7 +377,7 @@ class _Output:
         self._pace = pace
         self._segment = Segment(disk, job.folder, base, 0, job)
         self._segment.recover_below(base)  # nothing: its indexes begin empty
-        self._parts: list[bytes | memoryview] = []
+        self._parts: list[bytes] = []
         self._waiting = 0  # bytes in these
         self._dropped: RecordBatch | None = None  # the last one that did not stay
         self._changed = False  # something did not stay as it was
@@ -400,7 +400,8 @@ class _Output:
 
     def copy(self, batch: RecordBatch) -> None:
         """The batch stays as it is."""
-        self._took(batch, batch.view, batch.max_timestamp if batch.count else -1)
+        # a copy: a view of it would keep all that was read with it, until there is enough to write
+        self._took(batch, bytes(batch.view), batch.max_timestamp if batch.count else -1)
 
     def write(self, batch: RecordBatch, fresh: bytes) -> None:
         """This stays of the batch."""
@@ -413,7 +414,7 @@ class _Output:
         self._changed = True
         self._dropped = batch
 
-    def _took(self, batch: RecordBatch, part: bytes | memoryview, max_timestamp: int) -> None:
+    def _took(self, batch: RecordBatch, part: bytes, max_timestamp: int) -> None:
         size = len(part)
         if self.size + size > INT32_MAX:
             raise Uncleanable(f"{self._job.folder}: the segment at {self.base} would grow beyond 2 GiB")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 
 from kbroker.protocol import compression
 from kbroker.protocol.records import Record, RecordBatch, build_batch, decode_records, record
-from kbroker.storage.cleaning import BYTES_PER_KEY, Stopped, Uncleanable, clean
+from kbroker.storage import cleaning
+from kbroker.storage.cleaning import BYTES_PER_KEY, Finished, Stopped, Uncleanable, clean
 from kbroker.storage.log import PartitionLog
 from kbroker.storage.segment import INT32_MAX
 from tests.support.compacting import NOW_MS, batches, compact, job, naive, no_pace, records
@@ -439,6 +441,28 @@ def test_what_is_known_of_tombstones_batches_counts_against_the_buffer_too(broke
     finished = compact(broker, log, job(log, buffer_bytes=5 * BYTES_PER_KEY))
 
     assert 0 < finished.end < 10
+
+
+def test_a_batch_that_stays_does_not_keep_all_that_was_read_with_it(broker, monkeypatch):
+    """One small batch in each read, and nothing is written for long: only what stays may wait in memory."""
+    monkeypatch.setattr(cleaning, "READ_BYTES", 64 << 10)
+    log = log_of(broker, config(cleanup_policy=("compact",)))
+    for number in range(60):
+        append(log, keyed(b"%d" % number, b"stays"))
+        append(log, keyed(b"goes", b"x" * (60 << 10)))
+    roll(broker, log)
+    asked = job(log)
+
+    tracemalloc.start()
+    try:
+        [_, finished] = clean(broker.disk, asked, no_pace)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert isinstance(finished, Finished)
+    assert finished.bytes_read > 60 * (60 << 10)
+    assert most < 1 << 20
 
 
 # -- what goes wrong
