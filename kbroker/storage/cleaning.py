@@ -220,19 +220,19 @@ class _Round:
                     output = None
                 if output is None:
                     output = _Output(self._disk, job, base, self._pace)
-                output.replaced.append((base, size))
+                output.replace(base, size)
                 self._copy(base, size, output)
             if output is not None:
                 yield from self._finish(output)
                 output = None
         finally:
             if output is not None:
-                output.file.close()
+                output.close()
 
     def _finish(self, output: _Output) -> Iterator[Cleaned]:
         cleaned = output.finish()
-        self.bytes_written += output.size
         if cleaned is not None:
+            self.bytes_written += cleaned.size
             yield cleaned
 
     def _copy(self, base: int, size: int, output: _Output) -> None:
@@ -369,7 +369,10 @@ def _is_abort(batch: memoryview) -> bool:
 
 
 class _Output:
-    """A segment that is being made."""
+    """A segment that is being made. Its file is, once it is known to differ from the first of those it takes the place of.
+
+    Most of a log is clean, and what is clean comes out as it was: it is read, and nothing is written.
+    """
 
     def __init__(self, disk: Disk, job: Job, base: int, pace: Pace) -> None:
         self._disk = disk
@@ -380,13 +383,10 @@ class _Output:
         self._parts: list[bytes] = []
         self._waiting = 0  # bytes in these
         self._dropped: RecordBatch | None = None  # the last one that did not stay
-        self._changed = False  # something did not stay as it was
+        self._file: File | None = None  # None: so far it is what the first segment is
+        self._replaced: list[tuple[int, int]] = []
         self.base = base
         self.size = 0
-        self.replaced: list[tuple[int, int]] = []
-        self.file = disk.open(cleaned_paths(job.folder, base)[0], create=True)
-        if self.file.size:
-            self.file.truncate(0)
 
     def takes(self, size: int, beyond: int) -> bool:
         """Whether all of another segment of `size` bytes, up to offset `beyond`, has room in this one."""
@@ -398,55 +398,94 @@ class _Output:
             and entries * 12 <= job.segment_index_bytes  # the time index has the larger entries
         )
 
+    def replace(self, base: int, size: int) -> None:
+        """What follows is in this segment, whose place it takes."""
+        self._replaced.append((base, size))
+        if len(self._replaced) > 1:
+            self._differs()
+
     def copy(self, batch: RecordBatch) -> None:
         """The batch stays as it is."""
-        # a copy: a view of it would keep all that was read with it, until there is enough to write
-        self._took(batch, bytes(batch.view), batch.max_timestamp if batch.count else -1)
+        self._took(batch, batch.size, batch.max_timestamp if batch.count else -1)
+        if self._file is not None:
+            # a copy: a view of it would keep all that was read with it, until there is enough to write
+            self._put(self._file, bytes(batch.view))
 
     def write(self, batch: RecordBatch, fresh: bytes) -> None:
         """This stays of the batch."""
-        self._changed = True
+        file = self._differs()
         view = memoryview(fresh)
-        self._took(batch, fresh, RecordBatch(view).max_timestamp if len(fresh) > HEADER_BYTES else -1)
+        newest = RecordBatch(view).max_timestamp if len(fresh) > HEADER_BYTES else -1
+        self._took(batch, len(fresh), newest)
+        self._put(file, fresh)
 
     def drop(self, batch: RecordBatch) -> None:
         """Nothing stays of it."""
-        self._changed = True
+        self._differs()
         self._dropped = batch
 
-    def _took(self, batch: RecordBatch, part: bytes, max_timestamp: int) -> None:
-        size = len(part)
+    def close(self) -> None:
+        """Nothing comes of it."""
+        if self._file is not None:
+            self._file.close()
+
+    def _took(self, batch: RecordBatch, size: int, max_timestamp: int) -> None:
         if self.size + size > INT32_MAX:
             raise Uncleanable(f"{self._job.folder}: the segment at {self.base} would grow beyond 2 GiB")
         self._segment.took(batch.last_offset, self.size, size, max_timestamp)
         self.size += size
-        self._parts.append(part)
-        self._waiting += size
-        if self._waiting >= WRITE_BYTES:
-            self._write_out()
 
-    def _write_out(self) -> None:
+    def _put(self, file: File, part: bytes) -> None:
+        self._parts.append(part)
+        self._waiting += len(part)
+        if self._waiting >= WRITE_BYTES:
+            self._write_out(file)
+
+    def _write_out(self, file: File) -> None:
         if self._parts:
-            self.file.append(self._parts)
+            file.append(self._parts)
             self._pace(self._waiting)
             self._parts, self._waiting = [], 0
+
+    def _differs(self) -> File:
+        """It is not what the first segment is: its file, with what both begin with."""
+        file = self._file
+        if file is None:
+            file = self._file = self._disk.open(cleaned_paths(self._job.folder, self.base)[0], create=True)
+            if file.size:  # left by a round that came to nothing
+                file.truncate(0)
+            if self.size:
+                self._copy_beginning(file)
+        return file
+
+    def _copy_beginning(self, file: File) -> None:
+        source = self._disk.open(f"{self._job.folder}/{segment_name(self.base)}.log")
+        view = memoryview(bytearray(min(WRITE_BYTES, self.size)))
+        try:
+            while file.size < self.size:
+                some = view[: self.size - file.size]
+                if source.read_into(some, file.size) < len(some):
+                    raise scan.Damaged(file.size, "the file is shorter than it was")
+                file.append([some])
+                self._pace(2 * len(some))  # read and written
+        finally:
+            source.close()
 
     def finish(self) -> Cleaned | None:
         """Sync it with its indexes. None where it would be what it replaces."""
         if not self.size:  # no segment but the last may be empty
             assert self._dropped is not None
             self.write(self._dropped, sifting.emptied(self._dropped))
-        self._write_out()
-        folder, disk, base = self._job.folder, self._disk, self.base
-        if not self._changed and len(self.replaced) == 1:
-            self.file.close()
-            disk.remove(self.file.path)
+        file = self._file
+        if file is None:
             return None
-        self.file.sync()
-        self.file.close()
+        self._write_out(file)
+        file.sync()
+        file.close()
+        folder, disk, base = self._job.folder, self._disk, self.base
         index, times = self._segment.encode_closed()
         for path, content in zip(cleaned_paths(folder, base)[1:], (index, times), strict=True):
-            file = write_beside(disk, path.removesuffix(CLEANED), content, suffix=CLEANED)
-            file.sync()
-            file.close()
-        return Cleaned(folder, base, self.size, self.replaced)
+            written = write_beside(disk, path.removesuffix(CLEANED), content, suffix=CLEANED)
+            written.sync()
+            written.close()
+        return Cleaned(folder, base, self.size, self._replaced)

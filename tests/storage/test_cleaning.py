@@ -416,6 +416,37 @@ def test_a_segment_that_stays_as_it_is_is_not_swapped(broker):
     assert not [name for name in broker.disk.list(log.folder) if "cleaned" in name or "deleted" in name]
 
 
+def test_nothing_is_written_of_what_stays_as_it_is(broker):
+    log = filled(broker, *[b"%d" % number for number in range(60)])
+    assert len(log.segments) > 5
+    before = broker.disk.operations
+
+    finished = compact(broker, log)
+
+    assert before == broker.disk.operations
+    assert 0 == finished.bytes_written < finished.bytes_read
+    assert list(range(60)) == offsets(log)
+
+
+def test_of_a_round_that_changes_one_segment_only_this_one_is_written(broker):
+    log = filled(broker, *[b"%d" % number for number in range(60)])
+    append(log, keyed(b"20", b"newer"))
+    for number in range(8):
+        append(log, keyed(b"more %d" % number, b"x"))
+    dirty = 60
+    roll(broker, log)
+    kept = [each.offset for each in records(log) if each.offset != 20]
+    before = {segment.base: segment for segment in log.segments}
+    which = max(base for base in before if base <= 20)
+
+    finished = compact(broker, log, job(log, first_dirty=dirty))
+
+    assert kept == offsets(log)
+    assert [which] == [each.base for each in log.segments if each is not before.get(each.base)]
+    assert before[which].size > finished.bytes_written > 0
+    check_indexes(broker, log)
+
+
 def test_more_keys_than_the_buffer_holds_take_several_rounds(broker):
     keys = [b"%d" % (number % 20) for number in range(60)]
     log = filled(broker, *keys)
