@@ -107,6 +107,9 @@ class Cleaner:
     def _look(self) -> None:
         self._later()
         self._put_off.clear()
+        for cleaning in self._rounds.values():
+            if not cleaning.wanted:
+                cleaning.stop()
         self._uncleanable = {each for each in self._uncleanable if each.gone is None}
         self._begin()
 
@@ -124,12 +127,14 @@ class Cleaner:
             self._clean(found, now_ms)
 
     def _candidates(self) -> list[Partition]:
+        # by name: the round of a deleted topic works in the folder of the one that was made in its place
+        at_work = {each.tp for each in self._rounds}
         return [
             each
             for each in self._partitions
             if each.config.compacted
             and each.gone is None
-            and each not in self._rounds
+            and each.tp not in at_work
             and each not in self._put_off
             and each not in self._uncleanable
         ]
@@ -182,7 +187,7 @@ class Cleaner:
             self._put_off.add(partition)
         if end is not None and partition.gone is None:
             self._directory.cleaned.move(partition.tp, end)
-        if error is not None and partition.gone is None:
+        if error is not None and cleaning.wanted:
             self._tell(partition, error)
         self._begin()
 
@@ -227,6 +232,11 @@ class _Cleaning:
         """Have the next segment made."""
         self._threads.run(self._round.next, self._got)
 
+    @property
+    def wanted(self) -> bool:
+        """Whether its topic is still there, and compacted."""
+        return self.partition.gone is None and self.partition.config.compacted
+
     def stop(self) -> None:
         """Let it end."""
         self._round.stop()
@@ -237,10 +247,9 @@ class _Cleaning:
         if outcome is None:
             return self._end(None, error)
         if isinstance(outcome, Cleaned):
-            partition = self.partition
-            if partition.gone is not None:
+            if not self.wanted:
                 return self._end(None, None)
-            return partition.log.swap(outcome, self._truncations, partial(self._swapped, outcome))
+            return self.partition.log.swap(outcome, self._truncations, partial(self._swapped, outcome))
         seconds = self._clock.monotonic() - self._began
         log.info(
             "log compacted",

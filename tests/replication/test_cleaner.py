@@ -376,6 +376,52 @@ def test_damage_in_the_checkpoint_means_beginning_anew(hosted):
     assert partition.log.segments[-1].base == compacted_to(hosted)
 
 
+@pytest.mark.parametrize("ends", ["at its look", "with its segment"])
+def test_a_round_ends_when_its_topic_is_not_compacted_any_more(hosted, ends):
+    hosted.create("orders", configs=COMPACTED)
+    partition = hosted.get("orders")
+    fill(hosted, partition, 3)
+    saved(hosted)
+    cleaner(hosted)
+    hosted.broker.clock.advance(BACKOFF_MS)
+    assert 1 == len(hosted.broker.threads.waiting)
+
+    hosted.set(ResourceType.TOPIC, "orders", "cleanup.policy", "delete")
+    if ends == "at its look":
+        hosted.broker.clock.advance(BACKOFF_MS)
+    hosted.broker.settle()
+
+    assert list(range(12)) == offsets(partition)
+    assert compacted_to(hosted) is None
+    hosted.set(ResourceType.TOPIC, "orders", "cleanup.policy", "compact")
+    look(hosted, 2)
+    assert 12 > len(offsets(partition))
+
+
+def test_a_topic_made_anew_is_not_compacted_before_the_round_of_the_old_one_is_over():
+    """Both would write files of the same names in the same folder."""
+    hosted = new_hosted(log_cleaner_threads="2")
+    old = hosted.create("orders", configs=COMPACTED)
+    fill(hosted, hosted.get("orders"), 3)
+    saved(hosted)
+    cleaner(hosted)
+    hosted.broker.clock.advance(BACKOFF_MS)
+    held = hosted.broker.threads.waiting.pop()
+
+    hosted.do(DeleteTopics([old.id]))
+    hosted.create("orders", configs=COMPACTED)
+    partition = hosted.get("orders")
+    fill(hosted, partition, 3)
+    saved(hosted)
+    look(hosted)
+    assert list(range(12)) == offsets(partition)
+
+    hosted.broker.threads.waiting.append(held)
+    hosted.broker.settle()
+    look(hosted)
+    assert 12 > len(offsets(partition))
+
+
 def test_compact_and_delete_do_both(hosted):
     rules = {"cleanup.policy": "compact,delete", "retention.ms": "100000", "file.delete.delay.ms": "0"}
     hosted.create("orders", configs={**COMPACTED, **rules})
