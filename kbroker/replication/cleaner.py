@@ -23,6 +23,7 @@ from kbroker.storage.directory import LogDirectory
 if TYPE_CHECKING:
     from kbroker.storage.cleaning import Cleaned, Job, Outcome
     from kbroker.storage.rounds import Round
+    from kbroker.storage.segment import Segment
 
 log = logs.get_logger("replication")
 
@@ -312,8 +313,8 @@ def _look_at(partition: Partition, now_ms: int, limit: int) -> Dirty | None:
                 ):
                     break
                 dirty += segment.size
-                if config.max_compaction_lag_ms < LONG_MAX:
-                    overdue |= now_ms - _oldest(partition, last) > config.max_compaction_lag_ms
+                if config.max_compaction_lag_ms < LONG_MAX and not overdue:
+                    overdue = now_ms - _oldest(partition, last) > config.max_compaction_lag_ms
             last += 1
     except (OSError, scan.Damaged, KafkaError) as error:
         log.warning("log not looked at for compaction", partition=str(partition.tp), error=str(error))
@@ -322,25 +323,30 @@ def _look_at(partition: Partition, now_ms: int, limit: int) -> Dirty | None:
 
 
 def _newest(partition: Partition, number: int) -> int:
-    segment = partition.log.segments[number]
-    if not segment.timestamps_known:
-        partition.log.directory.indexes.keep(segment)
-    return segment.max_timestamp
+    return _with_times(partition, number).max_timestamp
 
 
 def _oldest(partition: Partition, number: int) -> int:
     """The time of a segment's first batch, as Kafka estimates the oldest."""
-    segment = partition.log.segments[number]
-    partition.log.directory.indexes.keep(segment)
+    segment = _with_times(partition, number)
     return segment.first_timestamp if segment.first_timestamp >= 0 else LONG_MAX
+
+
+def _with_times(partition: Partition, number: int) -> Segment:
+    segment = partition.log.segments[number]
+    if not segment.timestamps_known:
+        partition.log.directory.indexes.keep(segment)
+    return segment
 
 
 def _roll_overdue(partition: Partition, now_ms: int) -> None:
     """Close the newest segment where its records may wait no longer: what is in it cannot be compacted."""
     lag, plog = partition.config.max_compaction_lag_ms, partition.log
     active = plog.segments[-1]
-    if lag == LONG_MAX or not active.size or active.index is None or plog.flushed != plog.end:
+    if lag == LONG_MAX or not active.size or plog.flushed != plog.end:
         return
+    if not active.timestamps_known:
+        active.load()  # nothing was appended since the start
     if 0 <= active.first_timestamp < now_ms - lag:
         plog.roll()
 

@@ -422,6 +422,43 @@ def test_a_topic_made_anew_is_not_compacted_before_the_round_of_the_old_one_is_o
     assert 12 > len(offsets(partition))
 
 
+def test_the_newest_segment_is_closed_in_time_after_a_restart_too(hosted):
+    rules = {**COMPACTED, "min.cleanable.dirty.ratio": "1.0", "max.compaction.lag.ms": "60000"}
+    hosted.create("orders", configs=rules)
+    fill(hosted, hosted.get("orders"), 0.5, keys=1)
+    hosted.broker.directory.close()
+    again = new_hosted(hosted.disk)
+    again.create("orders", configs=rules)
+    partition = again.get("orders")
+    cleaner(again)
+    look(again, 2)
+    assert 1 == len(partition.log.segments)
+
+    again.broker.clock.advance(60_000)
+    again.broker.settle()
+    look(again, 2)
+
+    assert [1] == offsets(partition)
+
+
+def test_a_look_reads_no_index_that_it_has_read_before(hosted):
+    rules = {**COMPACTED, "min.cleanable.dirty.ratio": "1.0", "max.compaction.lag.ms": "60000"}
+    hosted.create("orders", configs=rules)
+    partition = hosted.get("orders")
+    fill(hosted, partition, 3, keys=100)
+    saved(hosted)
+    cleaner(hosted)
+    look(hosted)
+    closed = partition.log.segments[:-1]
+    for segment in closed:
+        hosted.broker.directory.indexes.forget(segment)
+        segment.unload()
+
+    look(hosted)
+
+    assert all(segment.index is None for segment in closed)
+
+
 def test_compact_and_delete_do_both(hosted):
     rules = {"cleanup.policy": "compact,delete", "retention.ms": "100000", "file.delete.delay.ms": "0"}
     hosted.create("orders", configs={**COMPACTED, **rules})
