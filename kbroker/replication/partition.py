@@ -328,6 +328,11 @@ class Partition:
         if appended.end <= self.log.written:  # a duplicate: nothing new will move
             self.log_moved()
 
+    def when_readable(self, timeout_ms: int, waiter: Waiter) -> None:
+        """Call `waiter` when the watermark has passed all that the log holds now, or with the error that ended the wait."""
+        end = self.log.end
+        self.when(Appended(self._term, end, end, -1), COMMITTED, timeout_ms, waiter)
+
     def delete_records(self, offset: int, done: Callable[[int, KafkaError | None], None]) -> None:
         """Move the log start to `offset` (exclusive; -1: the high watermark).
 

@@ -131,10 +131,10 @@ class House:
 
     # The broker's own log directory, for handlers that look at partitions
 
-    def open_disk(self) -> None:
-        """Host partitions in a real log directory, without fsync."""
+    def open_disk(self, *, fsync: bool = False) -> None:
+        """Host partitions in a real log directory; with `fsync` the broker's threads sync it, when they are let."""
         folder = self.folder / "logs"
-        broker = Broker(RealDisk(), str(folder), fsync=False)
+        broker = Broker(RealDisk(), str(folder), fsync=fsync)
         broker.directory.open(NODE, CLUSTER_ID)
         self.broker, self.directory = broker, broker.directory
         self.partitions = Replicas(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 
 from kbroker.errors import ErrorCode, KafkaError
+from kbroker.observe import logs
 from kbroker.protocol.messages.list_offsets import (
     ListOffsetsPartition,
     ListOffsetsPartitionResponse,
@@ -13,7 +15,10 @@ from kbroker.protocol.messages.list_offsets import (
     ListOffsetsTopicResponse,
 )
 from kbroker.replication.partition import Partition
-from kbroker.server.rooms import Call, Rooms
+from kbroker.server.handlers.ends import CatchUp, is_behind
+from kbroker.server.rooms import Call, Later, Pausable, Rooms
+
+log = logs.get_logger("server")
 
 LATEST = -1
 EARLIEST = -2
@@ -28,14 +33,70 @@ FIRST_WITH_EPOCHS = 4
 UNKNOWN = -1
 
 
-def handle_list_offsets(rooms: Rooms, call: Call, request: ListOffsetsRequest) -> ListOffsetsResponse:
+# Times that ask for nothing near the log's end.
+NOT_OF_THE_END = (EARLIEST, EARLIEST_LOCAL, LATEST_TIERED, EARLIEST_PENDING_UPLOAD)
+
+
+def handle_list_offsets(rooms: Rooms, call: Call, request: ListOffsetsRequest) -> ListOffsetsResponse | Later:
     """ListOffsets: v1-11.
 
-    latest is the high watermark; a time gives the first offset with that timestamp or a later one, or -1. Nothing is
+    latest is the high watermark; a time gives the first offset with that timestamp or a later one, or -1. Answered when
+    the high watermark has passed what the log holds now: records that were answered before are in it. Nothing is
     tiered here: the earliest local offset is the log's start, the latest tiered one unknown.
     v2 isolation · v4 leader epochs (KIP-320) · v6 flexible · v7 max timestamp (KIP-734) · v8 earliest local (KIP-405) ·
     v9 latest tiered (KIP-1005) · v10 timeout (KIP-1075) · v11 earliest pending upload (KIP-1023)
     """
+    behind = _behind(rooms, request)
+    if behind:
+        return _Waiting(rooms, call, request, behind).later
+    return _respond(rooms, call, request)
+
+
+def _behind(rooms: Rooms, request: ListOffsetsRequest) -> list[Partition]:
+    """The partitions whose end is asked for and does not count yet, each once."""
+    found: dict[Partition, None] = {}
+    for topic in request.topics:
+        for asked in topic.partitions:
+            if asked.timestamp in NOT_OF_THE_END:
+                continue
+            with suppress(KafkaError):  # the answer will say it
+                partition = rooms.partitions.get(topic.name, asked.partition_index)
+                if partition is not None and is_behind(partition):
+                    found[partition] = None
+    return list(found)
+
+
+class _Waiting:
+    """A request whose partitions' ends do not count yet. It may be large: its connection is not read from meanwhile."""
+
+    def __init__(
+        self, rooms: Rooms, call: Call, request: ListOffsetsRequest, behind: list[Partition]
+    ) -> None:
+        self.later = Later(self._read_on)
+        self._rooms = rooms
+        self._call = call
+        self._request = request
+        self._paused: Pausable | None = call.connection
+        if self._paused is not None:
+            self._paused.pause()
+        CatchUp(rooms.turn, behind, self._finish, self._broke)
+
+    def _finish(self) -> None:
+        self.later.fill(_respond(self._rooms, self._call, self._request))
+        self._read_on()
+
+    def _broke(self, error: BaseException) -> None:
+        log.exception("list offsets failed", error)
+        self._read_on()
+        self.later.fail(error)
+
+    def _read_on(self) -> None:
+        paused, self._paused = self._paused, None
+        if paused is not None:
+            paused.resume()
+
+
+def _respond(rooms: Rooms, call: Call, request: ListOffsetsRequest) -> ListOffsetsResponse:
     topics = []
     for topic in request.topics:
         times = Counter(asked.partition_index for asked in topic.partitions)

@@ -7,7 +7,7 @@ refused where the command is applied. Topics are answered in the request's order
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from uuid import UUID
 
 from kbroker.cluster.commands import CreatePartitions, CreateTopics, DeleteTopics, MorePartitions, NewTopic
@@ -16,6 +16,7 @@ from kbroker.cluster.placement import check_assignment, place
 from kbroker.cluster.state import ClusterState, Topic
 from kbroker.errors import ErrorCode, KafkaError
 from kbroker.model import new_uuid
+from kbroker.observe import logs
 from kbroker.protocol.messages.topics import (
     CreatableReplicaAssignment,
     CreatableTopic,
@@ -38,9 +39,13 @@ from kbroker.protocol.messages.topics import (
     DeleteTopicState,
 )
 from kbroker.protocol.wire import ZERO_UUID
+from kbroker.replication.partition import Partition
+from kbroker.server.handlers.ends import CatchUp, is_behind
 from kbroker.server.handlers.shared import reason
 from kbroker.server.quotas import Mutations
 from kbroker.server.rooms import Call, Later, Rooms
+
+log = logs.get_logger("server")
 
 # The log of the cluster's state, in Kafka: no topic here, and nobody may make one of this name.
 CLUSTER_METADATA_TOPIC = "__cluster_metadata"
@@ -449,7 +454,9 @@ def handle_delete_records(rooms: Rooms, call: Call, request: DeleteRecordsReques
     """DeleteRecords: v0-2.
 
     Records before an offset go (-1: all below the high watermark); the low watermark is the log's start afterwards.
-    Answered when every new start is on the disk. Not those of a topic that is only compacted, nor of an internal one.
+    What the log holds now is waited for until it is below the high watermark: records that were answered before can be
+    deleted. Answered when every new start is on the disk. Not those of a topic that is only compacted, nor of an internal
+    one.
     v2 flexible
     """
     answer = _RecordsDeleted(sum(len(topic.partitions) for topic in request.topics))
@@ -480,11 +487,26 @@ class _RecordsDeleted:
             result.error_code = error.code if error is not None else ErrorCode.NONE
             self.one_less()
 
+        def delete() -> None:
+            try:
+                _partition_to_cut(rooms, topic, asked).delete_records(asked.offset, done)
+            except KafkaError as error:
+                done(-1, error)
+
         try:
-            _delete_records(rooms, topic, asked, done)
+            partition = _partition_to_cut(rooms, topic, asked)
         except KafkaError as error:
             done(-1, error)
+        else:
+            if is_behind(partition) and not 0 <= asked.offset <= partition.high_watermark:
+                CatchUp(rooms.turn, [partition], delete, self._broke)
+            else:
+                delete()
         return result
+
+    def _broke(self, error: BaseException) -> None:
+        log.exception("delete records failed", error)
+        self.later.fail(error)
 
     def one_less(self) -> None:
         """One partition is done."""
@@ -493,12 +515,7 @@ class _RecordsDeleted:
             self.later.fill(self.response)
 
 
-def _delete_records(
-    rooms: Rooms,
-    topic: str,
-    asked: DeleteRecordsPartition,
-    done: Callable[[int, KafkaError | None], None],
-) -> None:
+def _partition_to_cut(rooms: Rooms, topic: str, asked: DeleteRecordsPartition) -> Partition:
     if topic in INTERNAL_TOPICS:
         raise KafkaError(ErrorCode.INVALID_TOPIC_EXCEPTION)
     partition = rooms.partitions.get(topic, asked.partition_index)
@@ -506,7 +523,7 @@ def _delete_records(
         raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
     if partition.config.cleanup_policy == {"compact"}:
         raise KafkaError(ErrorCode.POLICY_VIOLATION)
-    partition.delete_records(asked.offset, done)
+    return partition
 
 
 async def _proposed(rooms: Rooms, command: object, count: int) -> Sequence[object]:

@@ -8,8 +8,10 @@ from kbroker.protocol.messages.topics import (
     DeleteRecordsRequest,
     DeleteRecordsTopic,
 )
+from kbroker.replication.partition import WRITTEN
 from kbroker.server.handlers.topics import handle_delete_records
 from tests.support.rooms import House
+from tests.support.storage import batch
 
 TEN = tuple(b"%d" % number for number in range(10))
 REFUSED = -1
@@ -86,3 +88,24 @@ async def test_only_the_leader_deletes(house):
     house.partitions.get("t", 0).is_leader = False
 
     assert [(0, ErrorCode.NOT_LEADER_OR_FOLLOWER, REFUSED)] == await delete(house, (0, 3))
+
+
+@pytest.mark.parametrize("offset", [-1, 11])
+async def test_what_was_written_before_can_be_deleted(house, offset):
+    house.partitions.get("t", 0).append(memoryview(bytearray(batch(b"new").view)), WRITTEN)
+
+    assert [(0, ErrorCode.NONE, 11)] == await delete(house, (0, offset))
+
+
+async def test_a_topic_that_goes_while_its_records_are_waited_for_is_not_known(house):
+    partition = house.partitions.get("t", 0)
+    partition.append(memoryview(bytearray(batch(b"new").view)), WRITTEN)
+    asked = [DeleteRecordsPartition(partition_index=0, offset=-1)]
+    request = DeleteRecordsRequest(topics=[DeleteRecordsTopic(name="t", partitions=asked)])
+
+    later = handle_delete_records(house.rooms, house.call(2), request)
+    house.delete("t")
+    house.broker.settle()
+
+    [topic] = later.response.topics
+    assert ErrorCode.UNKNOWN_TOPIC_OR_PARTITION == topic.partitions[0].error_code

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from kbroker.errors import ErrorCode
@@ -14,7 +16,13 @@ from kbroker.protocol.messages.topics import (
     DeleteRecordsTopic,
 )
 from kbroker.protocol.records import build_batch, record
-from tests.support.raw_client import produce_request
+from kbroker.replication.partition import WRITTEN
+from kbroker.server.handlers.ends import WAIT_MS_MAX
+from kbroker.server.handlers.list_offsets import handle_list_offsets
+from kbroker.server.rooms import Call
+from kbroker.testing import Broker
+from tests.support.raw_client import RawClient, address_of, produce_request
+from tests.support.rooms import CALLER, House
 
 HOUR = 3_600_000
 BASE = 1_700_000_000_000
@@ -188,3 +196,96 @@ def test_times_below_zero_that_mean_nothing(client, topic, time):
     fill(client, topic)
 
     assert ErrorCode.UNSUPPORTED_VERSION == ask(client, topic, time).error_code
+
+
+class Reading:
+    """A connection, as far as handlers touch it."""
+
+    stamp = None
+
+    def __init__(self) -> None:
+        self.pauses = 0
+
+    def pause(self) -> None:
+        self.pauses += 1
+
+    def resume(self) -> None:
+        self.pauses -= 1
+
+
+@pytest.fixture
+def house(tmp_path):
+    house = House(tmp_path)
+    house.open_disk(fsync=True)
+    house.create("t", 2)
+    house.produce("t", b"a")
+    return house
+
+
+def wait_for_ends(house, connection, *timestamps):
+    """Ask for offsets of partition 0, and of the next ones, while a record of partition 0 is not to be read yet."""
+    house.partitions.get("t", 0).append(memoryview(bytearray(build_batch([record(b"b")]))), WRITTEN)
+    asked = [
+        ListOffsetsPartition(partition_index=index, timestamp=timestamp)
+        for index, timestamp in enumerate(timestamps)
+    ]
+    request = ListOffsetsRequest(topics=[ListOffsetsTopic(name="t", partitions=asked)])
+    return handle_list_offsets(house.rooms, Call(11, SimpleNamespace(**CALLER), connection), request)
+
+
+def offsets(response) -> list[int]:
+    return [partition.offset for partition in response.topics[0].partitions]
+
+
+@pytest.mark.parametrize(("timestamp", "offset"), [(LATEST, 2), (MAX_TIMESTAMP, 0), (0, 0)])
+def test_an_end_counts_what_was_written_before_it_was_asked_for(house, timestamp, offset):
+    connection = Reading()
+
+    later = wait_for_ends(house, connection, timestamp, LATEST)
+
+    house.broker.turn.run()
+    assert (None, 1) == (later.response, connection.pauses)
+    house.broker.settle()
+    assert ([offset, 0], 0) == (offsets(later.response), connection.pauses)
+
+
+def test_a_record_that_was_answered_counts_at_once(tmp_path, topic):
+    with Broker(data_dir=tmp_path, kbroker_fsync_before_ack=True) as broker:
+        client = RawClient(address_of(broker.bootstrap_servers))
+        client.create(topic)
+
+        for end in range(1, 20):
+            client.ask(produce_request(topic, build_batch([record(b"x")]), acks=1), 9)
+            assert (0, end, -1) == found(ask(client, topic, LATEST))
+        client.close()
+
+
+def test_a_start_is_told_at_once(house):
+    response = wait_for_ends(house, Reading(), EARLIEST, LATEST)
+
+    assert [0, 0] == offsets(response)
+
+
+def test_a_disk_that_is_slow_is_waited_for_only_so_long(house):
+    later = wait_for_ends(house, Reading(), LATEST)
+    partition = house.partitions.get("t", 0)
+    house.broker.turn.run()  # written; the threads that sync it stand still
+    now = house.broker.clock.monotonic()
+
+    assert partition.expire(now + WAIT_MS_MAX / 1000 - 0.1)
+    assert later.response is None
+    assert not partition.expire(now + WAIT_MS_MAX / 1000)
+    house.broker.turn.run()
+
+    assert [1] == offsets(later.response)
+
+
+def test_nobody_waits_for_a_connection_that_is_gone(house):
+    connection = Reading()
+    later = wait_for_ends(house, connection, LATEST)
+
+    later.on_lost()
+
+    assert 0 == connection.pauses
+    house.broker.settle()
+    assert 0 == connection.pauses
