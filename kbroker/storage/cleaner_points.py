@@ -1,6 +1,7 @@
 """How far each log of a directory is compacted: Kafka's `cleaner-offset-checkpoint`. Read when first asked for.
 
-Only a hint of where to begin: what it says too little is compacted once more. Written in a thread, one at a time.
+What it says too little is compacted once more. It must not say too much: of what it calls clean no key is looked for, and
+a record that a tombstone deleted would be there again once the tombstone has gone. Written in a thread, one at a time.
 """
 
 from __future__ import annotations
@@ -43,9 +44,11 @@ class CleanerPoints:
         self._write()
 
     def lower(self, tp: TopicPartition, offset: int) -> None:
-        """The log is cut to `offset`."""
+        """The log ends at `offset`."""
         offsets = self._loaded()
-        if offsets.get(tp, 0) > offset:
+        if not offset:
+            self.forget(tp)
+        elif offsets.get(tp, 0) > offset:
             offsets[tp] = offset
             self._write()
 

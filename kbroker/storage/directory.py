@@ -209,6 +209,8 @@ class LogDirectory:
             # Offsets are not given to other records: a consumer's position stays what it was.
             self._lost.discard(tp)
             opening.begin_at(opened, self.points.reached(tp))
+        # what it says of more than there is, it says of a deleted log of this name, or of records that a power cut took
+        self.cleaned.lower(tp, opened.end)
         self.logs[tp] = opened
         self._unchecked.done(tp)
         return opened

@@ -376,6 +376,23 @@ def test_damage_in_the_checkpoint_means_beginning_anew(hosted):
     assert partition.log.segments[-1].base == compacted_to(hosted)
 
 
+def test_what_the_checkpoint_says_beyond_a_logs_end_is_about_another_log(hosted):
+    """A topic's points go with it, but the power may go first; then one of its name grows beyond them."""
+    hosted.disk.open("/data/cleaner-offset-checkpoint", create=True).append([b"0\n1\norders 0 8\n"])
+    hosted.create("orders", configs=COMPACTED)
+    partition = hosted.get("orders")
+    for number in range(2):
+        early = build_batch([record(b"%d" % number, key=b"early")])
+        partition.append(memoryview(bytearray(early)), COMMITTED)
+    fill(hosted, partition, 3)
+    saved(hosted)
+    cleaner(hosted)
+
+    look(hosted)
+
+    assert 1 == offsets(partition)[0]
+
+
 @pytest.mark.parametrize("ends", ["at its look", "with its segment"])
 def test_a_round_ends_when_its_topic_is_not_compacted_any_more(hosted, ends):
     hosted.create("orders", configs=COMPACTED)
