@@ -503,12 +503,17 @@ class ClassicGroup:
         self._enter(State.COMPLETING)
         self._unsynced = set(roster.members)
         self._sync_at = self._alarm_in(roster.rebalance_timeout_ms() / 1000)
-        for member in roster.members.values():
+        leader, said = roster.leader or "", (self.generation, self.protocol_type, self.protocol_name)
+        for member in roster.members.values():  # thousands: nothing here looks at all of them
             member.is_new = False
             self._heard(member)
             to = roster.take_joiner(member)
-            if to is not NOBODY:
+            if to is NOBODY:
+                continue
+            if member.member_id == leader:
                 self._reply(to, self._joined(member))
+            else:
+                self._reply(to, Joined(ErrorCode.NONE, member.member_id, *said, leader))
 
     # -- SyncGroup
 

@@ -6,7 +6,8 @@ group object moves at once and learns by `Written` what became of what it wrote.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from math import inf
 from typing import Any, NamedTuple
@@ -62,6 +63,12 @@ log = logs.get_logger("groups")
 # Reasons for which records are left out that the broker's log tells apart: damage may be of as many kinds as records.
 REASONS_MAX = 20
 
+# Answers that a group gives in one go: some milliseconds, with what sending them costs.
+REPLIES_PER_SLICE = 200
+# Offsets that are forgotten in one go, some milliseconds; to do so for a group costs as much as for some offsets more.
+BURIED_PER_SLICE = 1500
+BURIAL_COST = 6
+
 _COMMITTED = Committed(ErrorCode.NONE)
 
 CommittedOffsets = tuple[tuple[str, int, Offset], ...]
@@ -85,7 +92,17 @@ class Parts(NamedTuple):
 class Hosted:
     """A group, its offsets, and what of it is on its way to the log."""
 
-    __slots__ = ("armed_at", "gone", "group", "in_log", "ledger", "offsets", "under_way")
+    __slots__ = (
+        "armed_at",
+        "effects",
+        "gone",
+        "group",
+        "in_log",
+        "ledger",
+        "offsets",
+        "performing",
+        "under_way",
+    )
 
     def __init__(self, ledger: Ledger, group: ClassicGroup, offsets: Offsets, *, in_log: bool) -> None:
         self.ledger = ledger
@@ -96,6 +113,23 @@ class Hosted:
         self.armed_at = inf
         # commits that are written and not yet committed, by their identity: thousands of members may commit at once
         self.under_way: dict[int, CommittedOffsets] | None = None
+        # what its group has asked for and did not get yet, in order, and what sees to that: answers of thousands
+        self.effects: deque[Effect] = deque()
+        self.performing: Iterator[None] | None = None
+
+    def left_behind(self, where: list[Where], current: Mapping[str, bytes]) -> list[Where]:
+        """Those of topics that are gone. `current`: the ids of topics that have such a name by now; what was committed
+        to one of them stays."""
+        if not current:
+            return where
+        kept = {
+            (topic, at)
+            for offsets in (self.under_way or {}).values()
+            for topic, at, offset in offsets
+            if offset.topic_id == current.get(topic)
+        }
+        stored = ((each, self.offsets.get(*each)) for each in where if each not in kept)
+        return [each for each, offset in stored if offset is None or offset.topic_id != current.get(each[0])]
 
     def where(self, wanted: Callable[[str], bool]) -> list[Where]:
         """Partitions of wanted topics that the log may hold an offset for."""
@@ -128,6 +162,7 @@ class Ledger:
         self._deleted: set[str] = set()  # topics that were deleted while the log was read
         self._refused = False  # the last thing that nobody had asked for
         self._stale: list[tuple[Hosted, set[str]]] = []  # topics whose offsets are to go when it is
+        self._burying: list[frozenset[str]] = []  # topics that were deleted, whose offsets are going
         self.shard = Shard(
             partition,
             self,
@@ -170,7 +205,10 @@ class Ledger:
         self._found = {}
         self._unreadable = {}
         self._stale = []
+        self._deleted.update(*self._burying)  # should it be read anew: again
+        self._burying = []
         for hosted in groups.values():
+            self._perform_all(hosted)
             hosted.gone = True
             self._parts.alarms.cancel(hosted)
             for effect in hosted.group.close(ErrorCode.NOT_COORDINATOR, self.now()):
@@ -279,18 +317,39 @@ class Ledger:
         effects = group.handle(event, self.now())
         if group.state != was:
             news.tell(group, event)
-        for effect in effects:
-            self._perform(hosted, effect)
+        if hosted.performing is None and len(effects) == 1 and isinstance(effects[0], Reply):  # mostly
+            reply(effects[0].to, effects[0].answer)
+        elif effects:
+            hosted.in_log = hosted.in_log or any(isinstance(effect, Write) for effect in effects)
+            hosted.effects += effects
+            if hosted.performing is None:
+                hosted.performing = self._perform(hosted)
+                self._take(hosted.performing)
         self._arm(hosted)
 
-    def _perform(self, hosted: Hosted, effect: Effect) -> None:
-        if isinstance(effect, Reply):
-            return reply(effect.to, effect.answer)
-        self._write(hosted, effect)
+    def _perform(self, hosted: Hosted) -> Iterator[None]:
+        """What the group asks for, in order. In slices: a generation of thousands answers each of its members."""
+        effects, given = hosted.effects, 0
+        while effects:
+            effect = effects.popleft()
+            if isinstance(effect, Write):
+                yield from self._write(hosted, effect)
+                continue
+            reply(effect.to, effect.answer)
+            given += 1
+            if given % REPLIES_PER_SLICE == 0:
+                yield
+        hosted.performing = None
 
-    def _write(self, hosted: Hosted, write: Write) -> None:
-        hosted.in_log = True
-        record = (group_key(hosted.group.group_id), group_value(write.record))
+    def _perform_all(self, hosted: Hosted) -> None:
+        """Now, all that is left of it."""
+        if hosted.performing is not None:
+            for _ in hosted.performing:
+                pass
+
+    def _write(self, hosted: Hosted, write: Write) -> Iterator[None]:
+        value = yield from group_value(write.record)
+        record = (group_key(hosted.group.group_id), value)
         self.shard.append([record], partial(self._written, hosted, write.token), _nothing)
 
     def _written(self, hosted: Hosted, token: int, error: ErrorCode) -> None:
@@ -389,13 +448,42 @@ class Ledger:
         """Nobody will ask for offsets of topics that are gone, and one made anew begins at 0."""
         if self.shard.state is State.LOADING:
             self._deleted |= names
-        if self.shard.state is not State.SERVING:
-            return
+        if self.shard.state is State.SERVING:
+            self._take(self._bury_all(names))
+
+    def _bury_all(self, names: frozenset[str]) -> Iterator[None]:
+        """In slices: a hundred thousand groups may have read a topic. Another may have its name meanwhile."""
+        self._burying.append(names)
+        burying, id_of, left = self._burying, self._parts.id_of, BURIED_PER_SLICE
         for hosted in list(self.groups.values()):
+            left -= 1
+            where: list[Where] = []
             if hosted.under_way is not None or any(name in names for name, _ in hosted.offsets.topics()):
                 where = hosted.where(names.__contains__)
-                if where:
-                    self._bury(hosted, where)
+            while where or left <= 0:
+                if left <= 0:
+                    left = BURIED_PER_SLICE
+                    yield
+                    if burying is not self._burying:  # read anew, and begun anew
+                        return
+                if hosted.gone:
+                    break
+                current = {name: there for name in names if (there := id_of(name)) is not None}
+                some, where = where[:BURIED_PER_SLICE], where[BURIED_PER_SLICE:]
+                if buried := hosted.left_behind(some, current):
+                    self._bury(hosted, buried)
+                    left -= BURIAL_COST + len(buried)
+        burying.remove(names)
+
+    def _take(self, steps: Iterator[None]) -> None:
+        """A slice now, each other one in a turn of its own."""
+        clock = self._clock
+        try:
+            for _ in steps:
+                clock.call_at(clock.monotonic(), partial(self._take, steps))
+                return
+        except Exception as error:  # a door: nobody waits for this one
+            log.exception("work on groups ended", error, partition=str(self.shard.tp))
 
     def _unanswered(self, error: ErrorCode) -> None:
         """How something ended that nobody asked for: the next round, or the next start, tries again."""
@@ -420,6 +508,7 @@ class Ledger:
 
         Where there is a new group by then, the log says what of both is true: commits of the old one may be under way.
         """
+        self._perform_all(hosted)  # what it wrote stands in the log before its end
         group_id = hosted.group.group_id
         key = OffsetKeys(group_id).key
         records: list[Record] = [(key(topic, at), None) for topic, at in hosted.where(lambda _: True)]

@@ -213,6 +213,9 @@ class Roster:
     def select_protocol(self) -> str:
         """Each member votes for the one it likes most among those that all can; the most votes win."""
         everybody = len(self.members)
+        common = [name for name, supporters in self._supporters.items() if supporters == everybody]
+        if len(common) == 1:
+            return common[0]
         votes: dict[str, int] = {}
         for member in self.members.values():
             name = next(p.name for p in member.protocols if self._supporters[p.name] == everybody)

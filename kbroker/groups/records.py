@@ -7,6 +7,7 @@ every version there ever was. What cannot be read is `Unreadable`, with a reason
 from __future__ import annotations
 
 import sys
+from collections.abc import Generator
 from functools import lru_cache
 from struct import Struct
 from typing import NamedTuple
@@ -25,11 +26,15 @@ from kbroker.protocol.messages.group_records import (
     OffsetCommitKey,
     OffsetCommitValue,
 )
+from kbroker.protocol.sliced import encode_in_slices
 from kbroker.protocol.wire import ZERO_UUID
 
 OFFSET_VERSION = 4
 OFFSET_VERSION_THAT_EXPIRES = 1
 GROUP_VERSION = 3
+
+# Members that are written down in one go: a few milliseconds.
+MEMBERS_PER_SLICE = 2000
 
 _INT16 = Struct(">h")
 _INT32 = Struct(">i")
@@ -118,15 +123,17 @@ def group_key(group_id: str) -> bytes:
     return bytes(_INT16.pack(GROUP_METADATA) + encode_body(GroupMetadataKey(group=group_id), 0))
 
 
-def group_value(record: GroupRecord) -> bytes:
-    """The value of a group's record."""
+def group_value(record: GroupRecord) -> Generator[None, None, bytes]:
+    """The value of a group's record; of one with many members in slices."""
     value = GroupMetadataValue(
         protocol_type=record.protocol_type,
         generation=record.generation,
         protocol=record.protocol,
         leader=record.leader,
         current_state_timestamp=record.state_timestamp_ms,
-        members=[
+    )
+    for number, member in enumerate(record.members, 1):
+        value.members.append(
             MemberMetadata(
                 member_id=member.member_id,
                 group_instance_id=member.instance_id,
@@ -137,10 +144,14 @@ def group_value(record: GroupRecord) -> bytes:
                 subscription=member.subscription,
                 assignment=member.assignment,
             )
-            for member in record.members
-        ],
-    )
-    return bytes(_INT16.pack(GROUP_VERSION) + encode_body(value, GROUP_VERSION))
+        )
+        if number % MEMBERS_PER_SLICE == 0:
+            yield
+    if len(record.members) < MEMBERS_PER_SLICE:
+        body = encode_body(value, GROUP_VERSION)
+    else:
+        body = yield from encode_in_slices(value, GROUP_VERSION)
+    return bytes(_INT16.pack(GROUP_VERSION) + body)
 
 
 # -- reading

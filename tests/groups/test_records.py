@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from kbroker.groups.events import GroupRecord, MemberRecord, Offset
 from kbroker.groups.records import (
+    MEMBERS_PER_SLICE,
     GroupEntry,
     OffsetEntry,
     OffsetKeys,
@@ -28,6 +29,15 @@ from kbroker.protocol.messages.group_records import (
 ID = bytes(range(16))
 NO_ID = bytes(16)
 KEY = b"\0\1" + b"\0\1g" + b"\0\1t" + b"\0\0\0\7"
+
+
+def whole(steps):
+    """What a generator returns."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
 
 def test_the_key_of_an_offset():
@@ -115,7 +125,7 @@ GROUP = GroupRecord("consumer", 3, "range", "c-1", 1234, (MEMBER,))
 
 
 def test_a_group_is_written_in_version_3():
-    value = group_value(GROUP)
+    value = whole(group_value(GROUP))
 
     assert b"\0\2\0\1g" == group_key("g")
     assert (
@@ -132,10 +142,26 @@ def test_a_group_is_written_in_version_3():
     assert GroupEntry("g", GROUP) == read_record(group_key("g"), value)
 
 
+def test_many_members_are_written_in_slices():
+    members = tuple(MEMBER._replace(member_id=f"c-{number}") for number in range(2 * MEMBERS_PER_SLICE))
+    large, pauses = GROUP._replace(members=members), 0
+    steps = group_value(large)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            value = end.value
+            break
+        pauses += 1
+
+    assert 4 == pauses  # two to make them, two to encode them
+    assert GroupEntry("g", large) == read_record(group_key("g"), value)
+
+
 def test_an_empty_group_has_neither_protocol_nor_leader():
     empty = GroupRecord("consumer", 4, None, None, 1234, ())
 
-    assert GroupEntry("g", empty) == read_record(group_key("g"), group_value(empty))
+    assert GroupEntry("g", empty) == read_record(group_key("g"), whole(group_value(empty)))
 
 
 @pytest.mark.parametrize("version", range(5))

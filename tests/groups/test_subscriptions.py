@@ -40,8 +40,18 @@ def test_what_is_no_subscription_names_no_topics(data):
 def test_more_topics_than_are_read_are_not_known(monkeypatch):
     monkeypatch.setattr(subscriptions, "TOPICS_MAX", 3)
 
-    assert frozenset({"t"}) == topics_of([subscription("t")] * 3)
-    assert topics_of([subscription("t")] * 4) is None
+    assert frozenset({"t", "u"}) == topics_of([subscription("t"), subscription("u"), subscription("t")])
+    assert topics_of([subscription("t"), subscription("u")] * 2) is None
+
+
+def test_members_that_name_the_same_topics_count_once(monkeypatch):
+    """As nearly all do, with whatever they own behind it."""
+    monkeypatch.setattr(subscriptions, "TOPICS_MAX", 2)
+
+    same = [subscription("t", "u") + bytes([owned]) for owned in range(10)]
+
+    assert frozenset({"t", "u"}) == topics_of(same)
+    assert topics_of([*same, subscription("t")]) is None
 
 
 @given(st.binary(max_size=60))
