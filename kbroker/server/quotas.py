@@ -11,6 +11,7 @@ for many at once and belong to nobody.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator, Mapping
+from hashlib import blake2b
 from ipaddress import ip_address
 from typing import Any, NamedTuple, Protocol
 
@@ -34,6 +35,8 @@ METERS_MAX = 4096
 # Clients whose limits are remembered, so that the eight places where one may stand are not looked at for each request.
 # Beyond it all are looked up anew.
 CLIENTS_MAX = 4096
+# Client ids are up to 32 KiB, as their clients like; in both tables a longer one than this stands as a digest.
+NAME_CHARS_MAX = 256
 
 Entity = tuple[tuple[str, str | None], ...]
 # Key of the quota; user and client id, None where all of them share it.
@@ -111,27 +114,28 @@ class Quotas:
 
     def limit_of(self, key: str, user: str, client_id: str) -> Limit | None:
         """The limit that counts for a client, None where there is none."""
-        asked = (key, user, client_id)
+        short = client_id if len(client_id) <= NAME_CHARS_MAX else _digest(client_id)
+        asked = (key, user, short)
         try:
             return self._clients[asked]
         except KeyError:
             if len(self._clients) >= CLIENTS_MAX:
                 self._clients.clear()
-            limit = self._clients[asked] = self._look_up(key, user, client_id)
+            limit = self._clients[asked] = self._look_up(key, user, client_id, short)
             return limit
 
-    def _look_up(self, key: str, user: str, client_id: str) -> Limit | None:
+    def _look_up(self, key: str, user: str, client_id: str, short: str) -> Limit | None:
         # Kafka's order. A limit for a user is shared by all its clients, one for a client id by all users who name it;
         # a default is for each of those it stands for.
         for entity, whose in (
-            (((CLIENT_ID, client_id), (USER, user)), (key, user, client_id)),
-            (((CLIENT_ID, None), (USER, user)), (key, user, client_id)),
+            (((CLIENT_ID, client_id), (USER, user)), (key, user, short)),
+            (((CLIENT_ID, None), (USER, user)), (key, user, short)),
             (((USER, user),), (key, user, None)),
-            (((CLIENT_ID, client_id), (USER, None)), (key, user, client_id)),
-            (((CLIENT_ID, None), (USER, None)), (key, user, client_id)),
+            (((CLIENT_ID, client_id), (USER, None)), (key, user, short)),
+            (((CLIENT_ID, None), (USER, None)), (key, user, short)),
             (((USER, None),), (key, user, None)),
-            (((CLIENT_ID, client_id),), (key, None, client_id)),
-            (((CLIENT_ID, None),), (key, None, client_id)),
+            (((CLIENT_ID, client_id),), (key, None, short)),
+            (((CLIENT_ID, None),), (key, None, short)),
         ):
             value = self._limits.get((key, entity))
             if value is not None:
@@ -316,6 +320,10 @@ def _known(entity: Entity) -> Entity:
     return tuple(
         sorted((type, _plain(name) if type == IP and name is not None else name) for type, name in entity)
     )
+
+
+def _digest(name: str) -> str:
+    return blake2b(name.encode(), digest_size=16).hexdigest()
 
 
 def _plain(address: str) -> str:

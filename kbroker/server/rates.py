@@ -89,7 +89,8 @@ class Bucket:
 
     def wait(self, now: float) -> float:
         """Seconds until the debt is paid."""
-        return max(-self.left(now) / self._rate, 0.0)
+        left = self.left(now)
+        return -left / self._rate if left < 0.0 else 0.0  # a rate may be infinite, and what is left then too
 
     def change_rate(self, rate: float, burst_seconds: float, now: float) -> None:
         """From now on tokens come at another rate; what is there, or owed, stays."""

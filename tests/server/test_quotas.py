@@ -290,6 +290,16 @@ def test_older_requests_are_done_and_waited_for():
 # -- addresses
 
 
+def test_a_limit_without_an_end_lets_everything_be_done_at_once():
+    """Kafka takes "Infinity" for a rate of changes."""
+    house = House({ANNE: {MUTATION: float("inf")}})
+
+    for strict in (False, True):
+        house.quotas.mutations(house.call(), strict=strict).take(100)
+
+    assert 0 == house.connection.paused
+
+
 def test_an_address_that_connects_too_often_is_kept_for_a_window_at_most():
     house = House({(("ip", "127.0.0.1"),): {q.CONNECTION: 1.0}})
 
@@ -325,6 +335,27 @@ def test_clients_that_come_with_a_new_name_each_time_fill_no_memory():
 
     assert q.METERS_MAX == len(house.quotas._meters)
     assert len(house.quotas._clients) <= q.CLIENTS_MAX
+
+
+def test_what_is_kept_of_a_client_with_a_long_name_is_short():
+    house = House({(("client-id", None),): {PRODUCE: 1}})
+    names = [f"{'n' * 30_000}{number}" for number in range(2)]
+
+    for name in names:
+        house.quotas.produced(house.call(client_id=name), 10)
+
+    kept = [whose for whose in (*house.quotas._meters, *house.quotas._clients)]
+    assert 2 == len(house.quotas._meters)
+    assert max(len(str(whose)) for whose in kept) < 1000
+
+
+def test_a_long_name_may_have_a_limit_of_its_own():
+    name = "n" * 30_000
+    house = House({(("client-id", name),): {PRODUCE: 7}, (("client-id", None),): {PRODUCE: 1}})
+
+    limit = house.quotas.limit_of(PRODUCE, "anne", name)
+
+    assert 7 == limit.value
 
 
 def test_what_was_used_before_all_windows_is_forgotten_whole():
