@@ -344,7 +344,7 @@ def test_what_is_kept_of_a_client_with_a_long_name_is_short():
     for name in names:
         house.quotas.produced(house.call(client_id=name), 10)
 
-    kept = [whose for whose in (*house.quotas._meters, *house.quotas._clients)]
+    kept = [*house.quotas._meters, *house.quotas._clients]
     assert 2 == len(house.quotas._meters)
     assert max(len(str(whose)) for whose in kept) < 1000
 
