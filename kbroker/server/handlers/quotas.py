@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from ipaddress import ip_address
@@ -32,7 +31,7 @@ EXACT, DEFAULT, SPECIFIED = range(3)  # how a filter matches names
 # The largest value of each key, None where fractions are allowed.
 OF_CLIENTS: dict[str, int | None] = {PRODUCE: LONG_MAX, FETCH: LONG_MAX, REQUEST: None, MUTATION: None}
 OF_ADDRESSES: dict[str, int | None] = {CONNECTION: INT_MAX}
-# A value is a whole number if it is one but for what its way through texts has done to it.
+# A whole number may be that much more than one.
 FRACTION_MAX = 1e-6
 
 
@@ -52,7 +51,7 @@ def handle_describe_client_quotas(
     except KafkaError as error:
         return DescribeClientQuotasResponse(error_code=error.code, error_message=reason(error), entries=None)
     return DescribeClientQuotasResponse(
-        error_message=None,
+        error_message="",
         entries=[
             _entry(entity, values)
             for entity, values in rooms.cluster.state.quotas.items()
@@ -203,6 +202,6 @@ def _checked(keys: dict[str, int | None], key: str, value: float) -> float:
     if largest is not None:
         if value > largest:
             raise KafkaError(ErrorCode.INVALID_REQUEST, f"Proposed value for {key} is too large.")
-        if abs(math.floor(value + FRACTION_MAX) - value) > FRACTION_MAX:
+        if value % 1.0 > FRACTION_MAX:
             raise KafkaError(ErrorCode.INVALID_REQUEST, f"{key} cannot be a fractional value.")
     return value

@@ -53,6 +53,7 @@ async def described(house, *components, strict=False):
     if answer.error_code:
         assert answer.entries is None
         return answer.error_code
+    assert "" == answer.error_message
     return {
         tuple((part.entity_type, part.entity_name) for part in each.entity): {
             value.key: value.value for value in each.values
@@ -66,6 +67,7 @@ async def described(house, *components, strict=False):
     [
         ([ANNE], PRODUCE, 1000.0, 0),
         ([ANNE], PRODUCE, 1000.0000001, 0),
+        ([ANNE], PRODUCE, 999.9999999, INVALID),
         ([ANNE], PRODUCE, 1000.5, INVALID),
         ([ANNE], PRODUCE, 0.0, INVALID),
         ([ANNE], PRODUCE, -1.0, INVALID),
