@@ -51,9 +51,12 @@ async def handle_elect_leaders(
     listed. One that nobody leads has no replica that could.
     v1 types of election (KIP-460) · v2 flexible
     """
-    known = request.election_type in (PREFERRED, UNCLEAN)
-    response = ElectLeadersResponse(error_code=ErrorCode.NONE if known else ErrorCode.INVALID_REQUEST)
     asked = request.topic_partitions
+    response = ElectLeadersResponse(error_code=ErrorCode.NONE)
+    if request.election_type not in (PREFERRED, UNCLEAN) and asked != []:
+        response.error_code = ErrorCode.INVALID_REQUEST
+        if asked is None:
+            return response
     looked_at = 0
     for topic, indexes in _every_partition(rooms) if asked is None else _named(request):
         results = []

@@ -91,6 +91,17 @@ async def test_an_unknown_type_of_election_is_refused_for_each(house):
     assert (ErrorCode.INVALID_REQUEST, "Unknown election type 5") == (result.error_code, result.error_message)
 
 
+@pytest.mark.parametrize("asked, error", [(None, ErrorCode.INVALID_REQUEST), ([], ErrorCode.NONE)])
+async def test_of_an_unknown_type_for_all_or_none_there_is_nothing_to_list(house, asked, error):
+    house.create("t")
+
+    response = await house.ask(
+        handle_elect_leaders, ElectLeadersRequest(election_type=5, topic_partitions=asked), version=2
+    )
+
+    assert (error, []) == (response.error_code, response.replica_election_results)
+
+
 async def test_many_answers_carry_no_sentence_and_let_others_be_served(house, monkeypatch):
     monkeypatch.setattr(elections, "MESSAGES_MAX", 2)
     monkeypatch.setattr(elections, "SLICE", 2)
