@@ -516,11 +516,11 @@ class _RecordsDeleted:
 
 
 def _partition_to_cut(rooms: Rooms, topic: str, asked: DeleteRecordsPartition) -> Partition:
-    if topic in INTERNAL_TOPICS:
-        raise KafkaError(ErrorCode.INVALID_TOPIC_EXCEPTION)
     partition = rooms.partitions.get(topic, asked.partition_index)
     if partition is None:
         raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+    if topic in INTERNAL_TOPICS:
+        raise KafkaError(ErrorCode.INVALID_TOPIC_EXCEPTION)
     if partition.config.cleanup_policy == {"compact"}:
         raise KafkaError(ErrorCode.POLICY_VIOLATION)
     return partition

@@ -68,6 +68,12 @@ async def test_what_is_not_here_is_unknown(house, topic, index):
     assert expected == await delete(house, (index, 0), topic=topic)
 
 
+async def test_an_internal_topic_that_is_not_there_is_unknown(house):
+    expected = [(0, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, REFUSED)]
+
+    assert expected == await delete(house, (0, 0), topic="__consumer_offsets")
+
+
 async def test_internal_topics_keep_their_records(house):
     house.create("__consumer_offsets")
 
