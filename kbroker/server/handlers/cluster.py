@@ -56,14 +56,17 @@ def _hosted(rooms: Rooms) -> Iterator[tuple[str, list[int]]]:
 
 
 def _hosted_of(rooms: Rooms, asked: Iterable[DescribableLogDirTopic]) -> Iterator[tuple[str, list[int]]]:
+    wanted: dict[str, dict[int, None]] = {}  # each once, however often it is named
     for one in asked:
-        topic = rooms.cluster.state.topics.get(one.topic)
+        wanted.setdefault(one.topic, {}).update(dict.fromkeys(one.partitions))
+    for name, indexes in wanted.items():
+        topic = rooms.cluster.state.topics.get(name)
         partitions = [] if topic is None else topic.partitions
         yield (
-            one.topic,
+            name,
             [
                 index
-                for index in dict.fromkeys(one.partitions)
+                for index in indexes
                 if 0 <= index < len(partitions) and rooms.node_id in partitions[index].replicas
             ],
         )

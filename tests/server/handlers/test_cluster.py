@@ -62,6 +62,16 @@ async def test_partitions_are_chosen_and_unknown_ones_left_out(house):
     assert ["a"] == [topic.name for topic in result.topics]
 
 
+async def test_a_topic_that_is_named_twice_is_told_once(house):
+    house.create("a", 2)
+
+    result = await log_dir(house, [("a", [0]), ("a", [1, 0])])
+
+    assert [("a", [0, 1])] == [
+        (topic.name, [each.partition_index for each in topic.partitions]) for topic in result.topics
+    ]
+
+
 async def test_an_empty_list_asks_for_the_directory_alone(house):
     house.create("a")
 
