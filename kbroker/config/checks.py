@@ -24,6 +24,10 @@ _OPERATIONS = {APPEND: "APPEND", SUBTRACT: "SUBTRACT"}
 # are taken without a listener's name, too.
 _PER_LISTENER = ("ssl.key.", "ssl.keystore.", "ssl.truststore.")
 
+# Of log.cleaner.dedupe.buffer.size each of log.cleaner.threads must have more than this. With a few bytes a round holds one
+# batch's keys, and a log of a million of them takes a million rounds.
+CLEANER_BUFFER_BYTES = 1 << 20
+
 
 def check_topic_value(name: str, value: str | None) -> None:
     """Raise INVALID_CONFIG unless a topic's option of this name takes this text."""
@@ -153,6 +157,13 @@ def _check_brokers_together(settings: Settings, after: Mapping[str, str]) -> Non
         raise _wrong("Invalid max.connections 0")
     if "log.cleaner.threads" in after and value("log.cleaner.threads") < 1:
         raise _wrong("log.cleaner.threads must be at least 1 while the broker runs")
+    buffer, threads = "log.cleaner.dedupe.buffer.size", "log.cleaner.threads"
+    if buffer in after or threads in after:
+        share = value(buffer) // max(value(threads), 1)
+        if share <= CLEANER_BUFFER_BYTES:
+            raise _wrong(
+                f"{buffer} must be more than {CLEANER_BUFFER_BYTES} bytes for each of {threads}: {share}"
+            )
     if value("max.connections.per.ip") == 0 and not value("max.connections.per.ip.overrides"):
         raise _wrong(
             "max.connections.per.ip can be set to zero only if max.connections.per.ip.overrides property is set."

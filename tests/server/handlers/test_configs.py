@@ -379,6 +379,8 @@ async def test_a_topic_takes_what_brokers_were_told(house):
         ("1", ("log.retention.hours", SET, "1"), ErrorCode.INVALID_REQUEST),
         ("", ("max.connections", SET, "0"), ErrorCode.INVALID_REQUEST),
         ("", ("log.cleaner.threads", SET, "0"), ErrorCode.INVALID_REQUEST),
+        ("", ("log.cleaner.threads", SET, "128"), ErrorCode.INVALID_REQUEST),  # a MiB of the buffer for each
+        ("", ("log.cleaner.dedupe.buffer.size", SET, "1048576"), ErrorCode.INVALID_REQUEST),
         ("1", ("max.connections.per.ip", SET, "0"), ErrorCode.INVALID_REQUEST),
         ("1", ("group.consumer.assignment.interval.ms", SET, "10000000"), ErrorCode.INVALID_REQUEST),
     ],
@@ -389,6 +391,16 @@ async def test_a_broker_changes_what_is_dynamic(house, name, change, error):
     assert error == code
     assert message
     assert [] == house.proposed
+
+
+async def test_each_thread_of_the_cleaner_needs_its_share_of_the_buffer(house):
+    buffer, threads = "log.cleaner.dedupe.buffer.size", "log.cleaner.threads"
+
+    assert [(0, None)] == await incremental(house, (BROKER, "", [(buffer, SET, "2097152")]))
+    [(code, _)] = await incremental(house, (BROKER, "", [(threads, SET, "2")]))
+    assert ErrorCode.INVALID_REQUEST == code
+    both = [(buffer, SET, "4194304"), (threads, SET, "2")]
+    assert [(0, None)] == await incremental(house, (BROKER, "", both))
 
 
 @pytest.mark.parametrize("broker", ["1", ""])
