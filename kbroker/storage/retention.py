@@ -32,8 +32,13 @@ def deletable(log: PartitionLog, now_ms: int, high_watermark: int) -> int:
         complete += 1
     by_time = 0
     if config.retention_ms >= 0:
-        while by_time < complete and _age_ms(log, segments[by_time], now_ms) > config.retention_ms:
-            by_time += 1
+        for number in range(complete):
+            age_ms = _age_ms(log, segments[number], now_ms)
+            if age_ms is None:
+                continue  # it goes with one that follows it
+            if age_ms <= config.retention_ms:
+                break
+            by_time = number + 1
     by_size = 0
     if config.retention_bytes >= 0:
         spare = log.size - config.retention_bytes
@@ -47,8 +52,8 @@ def _end(log: PartitionLog, number: int) -> int:
     return log.segments[number + 1].base if number + 1 < len(log.segments) else log.end
 
 
-def _age_ms(log: PartitionLog, segment: Segment, now_ms: int) -> int:
-    """By its newest record; by the clock where records have no timestamps."""
+def _age_ms(log: PartitionLog, segment: Segment, now_ms: int) -> int | None:
+    """By its newest record; by the clock where records have no timestamps, or compaction has left none. None: unknown."""
     if not segment.timestamps_known:
         if segment is log.segments[-1]:
             segment.load()
@@ -56,4 +61,4 @@ def _age_ms(log: PartitionLog, segment: Segment, now_ms: int) -> int:
             log.directory.indexes.keep(segment)
     if segment.max_timestamp >= 0:
         return now_ms - segment.max_timestamp
-    return now_ms - segment.created_ms if segment.created_ms else -1
+    return now_ms - segment.created_ms if segment.created_ms else None

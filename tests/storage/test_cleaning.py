@@ -496,6 +496,26 @@ def test_a_batch_that_stays_does_not_keep_all_that_was_read_with_it(broker, monk
     assert most < 1 << 20
 
 
+def test_a_segment_of_which_nothing_stayed_keeps_retention_from_nothing(broker):
+    configured = config(cleanup_policy=("compact", "delete"), segment_bytes=1000, retention_ms=1000)
+    log = log_of(broker, configured)
+    append(log, keyed(b"a", None))
+    roll(broker, log)
+    compact(broker, log, job(log, delete_retention_ms=1))
+    compact(broker, log, job(log, now_ms=NOW_MS + 1))
+    assert [True] == [each.is_emptied for each in batches(log)]
+
+    broker = opened(survivor(broker))  # when the segments were made is not known any more
+    log = log_of(broker, configured)
+    broker.settle()
+    append(log, keyed(b"b", b"1", timestamp=1000))
+    roll(broker, log)
+    append(log, keyed(b"c", b"2", timestamp=broker.clock.wall_ms()))
+    roll(broker, log)
+
+    assert 2 == log.retain(broker.clock.wall_ms(), log.end)
+
+
 # -- what goes wrong
 
 
