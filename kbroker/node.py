@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -39,10 +40,10 @@ from kbroker.server.listener import Connections, Limits, Secure, bind_all
 from kbroker.server.producer_ids import ProducerIds
 from kbroker.server.progress import Progress
 from kbroker.server.quotas import Quotas, Windows
-from kbroker.server.rooms import Rooms
+from kbroker.server.rooms import Rooms, breathe
 from kbroker.server.sessions import FetchSessions
 from kbroker.server.topic_answers import TopicAnswers
-from kbroker.storage.directory import LogDirectory
+from kbroker.storage.directory import LogDirectory, Opened
 from kbroker.turn import Turn
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ class Node:
         bound = self._bind()
         try:
             try:
-                stored = self._open_disk()
+                stored = await self._open_disk()
             except OSError as error:
                 raise StartError(
                     f"the data directory {settings.log_dir} cannot be used ({error.strerror or error}): make it and "
@@ -248,11 +249,11 @@ class Node:
         self.endpoints = tuple(endpoint for endpoint, _ in bound)
         return bound
 
-    def _open_disk(self) -> dict[TopicPartition, UUID]:
+    async def _open_disk(self) -> dict[TopicPartition, UUID]:
         """Open the log directory and the cluster's log in it; the partitions that have a folder."""
-        directory, settings = self.directory, self.settings
+        settings = self.settings
         self._make_parents(settings.log_dir)
-        opened = directory.open(settings.node_id, None)
+        opened = await self._take_directory()
         for tp in sorted(opened.lost):
             log.error(
                 "partition lost: a checkpoint names it, its folder is gone",
@@ -273,6 +274,17 @@ class Node:
             fsync=settings.kbroker_fsync_before_ack,
         )
         return opened.partitions
+
+    async def _take_directory(self) -> Opened:
+        """In slices: there may be ten thousands of folders to look into, and a signal must be heard."""
+        with closing(self.directory.open_in_slices(self.settings.node_id, None)) as steps:
+            while True:
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    opened: Opened = end.value
+                    return opened
+                await breathe()
 
     def _make_parents(self, path: str) -> None:
         missing = []
@@ -345,6 +357,9 @@ class Node:
                 await progress.at(number)
                 for size in self.partitions.opening(tp.topic, tp.partition):
                     await progress.at(number, size)
+                opened = self.partitions.get(tp.topic, tp.partition)
+                if opened is not None:
+                    _ = opened.log.epochs  # read now, in slices: the registration asks all of them
             elif topic_id in self.cluster.state.deleted:
                 log.info("folder of a deleted topic removed", partition=str(tp))
                 self.directory.delete(tp)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from uuid import UUID
 
 from kbroker.model import TopicPartition, uuid_of, uuid_text
@@ -113,11 +114,16 @@ def partition_metadata(topic_id: UUID) -> bytes:
 def read_partition_metadata(disk: Disk, folder: str) -> UUID | None:
     """The topic id that a partition's folder belongs to; None when its file is missing or torn."""
     try:
-        raw = disk.read(f"{folder}/{METADATA_FILE}")
-        fields = dict(line.split(": ", 1) for line in raw.decode().splitlines() if line)
-        return uuid_of(fields["topic_id"]) if fields.get("version") == "0" else None
+        return _topic_id(disk.read(f"{folder}/{METADATA_FILE}"))
     except (FileNotFoundError, KeyError, ValueError):
         return None
+
+
+@lru_cache(maxsize=1024)
+def _topic_id(metadata: bytes) -> UUID | None:
+    """A topic's partitions say the same."""
+    fields = dict(line.split(": ", 1) for line in metadata.decode().splitlines() if line)
+    return uuid_of(fields["topic_id"]) if fields.get("version") == "0" else None
 
 
 def _checkpoint(lines: list[str]) -> bytes:

@@ -50,6 +50,8 @@ LOCK_FILE = ".lock"
 CLEAN_FILE = ".kafka_cleanshutdown"
 FSYNC_FAILED_FILE = ".fsync_failed"  # written, if it can be, when an fsync failed; see `recovery.recover`
 
+FOLDERS_PER_SLICE = 100  # looked at in one go when the directory is opened: some milliseconds
+
 _NAME_MAX = 255  # bytes of a file's name
 _STRAYS_NAMED_MAX = 10  # folders named in one log line
 _FOLDER = re.compile(r"(.+)-(\d+)")
@@ -104,6 +106,8 @@ class LogDirectory:
         self._unchecked = opening.Unchecked(path, clock)
         self._lost: set[TopicPartition] = set()  # they had records, their folders are gone
         self._doomed: set[TopicPartition] = set()  # deleted, and their folders could not be renamed
+        # topic ids of the folders that were there when it was opened, until each is opened: not read again
+        self._seen: dict[TopicPartition, UUID] = {}
 
     @property
     def unchecked(self) -> bool:
@@ -114,6 +118,10 @@ class LogDirectory:
 
     def open(self, node_id: int, cluster_id: str | None) -> Opened:
         """Take the directory: lock, identity, what lies in it. StartError when it cannot be used."""
+        return whole(self.open_in_slices(node_id, cluster_id))
+
+    def open_in_slices(self, node_id: int, cluster_id: str | None) -> Slices[Opened]:
+        """The same. Let go of when it is ended before."""
         disk, path = self.disk, self.path
         if not disk.exists(path):
             disk.mkdir(path)
@@ -127,12 +135,12 @@ class LogDirectory:
                 "data directory (--data-dir)"
             ) from error
         try:
-            return self._open(node_id, cluster_id)
+            return (yield from self._open(node_id, cluster_id))
         except BaseException:
             self.abandon()
             raise
 
-    def _open(self, node_id: int, cluster_id: str | None) -> Opened:
+    def _open(self, node_id: int, cluster_id: str | None) -> Slices[Opened]:
         disk, path = self.disk, self.path
         identity = claim(
             disk, path, node_id=node_id, cluster_id=cluster_id, random=self.random, fsync=self.fsync
@@ -145,12 +153,13 @@ class LogDirectory:
             raise StartError(
                 f"{error}: restore it, or remove it (records deleted before may then be seen again)"
             ) from error
+        names = disk.list(path)
+        partitions = yield from self._partitions(names)
         if self._clean:
             disk.remove(f"{path}/{CLEAN_FILE}")
             if self.fsync:
                 disk.sync_dir(path)  # before anything is written that a clean stop did not see
-        names = disk.list(path)
-        partitions = self._partitions(names)
+        self._seen = dict(partitions)
         if not self._clean:
             self._unchecked.begin(partitions)
         gone = [name for name in names if _DELETED.fullmatch(name)]
@@ -165,9 +174,11 @@ class LogDirectory:
         _tell_of_strays(path, [name for name in names if name.endswith("-stray")])
         return Opened(identity=identity, clean=self._clean, partitions=partitions, lost=frozenset(self._lost))
 
-    def _partitions(self, names: list[str]) -> dict[TopicPartition, UUID]:
+    def _partitions(self, names: list[str]) -> Slices[dict[TopicPartition, UUID]]:
         found = {}
-        for name in names:
+        for number, name in enumerate(names):
+            if number % FOLDERS_PER_SLICE == FOLDERS_PER_SLICE - 1:
+                yield 0
             match = _FOLDER.fullmatch(name)
             if match is None or match[1] in _NOT_OURS:
                 continue
@@ -199,8 +210,9 @@ class LogDirectory:
             return known
         disk, folder = self.disk, f"{self.path}/{tp}"
         opened = PartitionLog(self, tp, topic_id, config, folder)
-        if disk.exists(folder):
-            found_id = read_partition_metadata(disk, folder)
+        seen = self._seen.pop(tp, None)
+        if seen is not None or disk.exists(folder):
+            found_id = read_partition_metadata(disk, folder) if seen is None else seen
             if found_id == topic_id:
                 yield from self._open_log(opened)
             else:
@@ -270,6 +282,7 @@ class LogDirectory:
         self._unchecked.done(tp)
 
     def _rename_aside(self, tp: TopicPartition, why: str) -> None:
+        self._seen.pop(tp, None)
         name = self._name_beside(tp, "-stray")
         log.warning("folder put aside", partition=str(tp), why=why, folder=name)
         self.disk.rename(f"{self.path}/{tp}", f"{self.path}/{name}")
@@ -352,6 +365,7 @@ class LogDirectory:
             self._delete_folder(tp, delay_ms, gone)
 
     def _delete_folder(self, tp: TopicPartition, delay_ms: int = 0, gone: PartitionLog | None = None) -> None:
+        self._seen.pop(tp, None)
         name = self._name_beside(tp, "-delete")
         self.disk.rename(f"{self.path}/{tp}", f"{self.path}/{name}")
         self._doomed.discard(tp)

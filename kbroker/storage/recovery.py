@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from kbroker.observe import logs
 from kbroker.storage import retention, scan
+from kbroker.storage.index import OffsetIndex, TimeIndex
 from kbroker.storage.segment import Segment
 from kbroker.storage.slices import SLICE_BYTES, Slices
 
@@ -55,6 +56,10 @@ def open_clean(disk: Disk, folder: str, config: TopicConfig) -> Found | None:
 def _end_of(segment: Segment) -> int | None:
     """The offset behind its last batch; None when it is damaged."""
     try:
+        if (
+            segment.size <= segment.interval
+        ):  # most are, of ten thousand; their indexes say nothing, or are not there
+            return segment._load_from(OffsetIndex(), TimeIndex())[0]
         return segment.load()
     except scan.Damaged:
         return None
