@@ -24,10 +24,23 @@ UNIT_LIMIT ?= 600
 FAULTS_LIMIT ?= 600
 COMPAT_LIMIT ?= 1800
 
+# ON=compiled runs unit, faults and compat on the build of `make compiled`, not on the sources.
+ON ?= source
+
 # Exact versions of every dependency; /dev/null takes the newest.
 CONSTRAINTS ?= constraints.txt
 
+COMPILED := .cache/compiled
+COMPILED_STAMP := $(COMPILED)/.made
+CAN_COMPILE = $(shell command -v cc >/dev/null && $(BIN)/python -c 'import os, sysconfig; \
+	print(os.path.exists(sysconfig.get_path("include") + "/Python.h") or "")' 2>/dev/null)
+ifeq ($(ON),compiled)
+BUILT := $(COMPILED_STAMP)
+PYTEST := env PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(COMPILED)/lib KBROKER_TESTS_ON=compiled \
+	$(BIN)/python -m pytest -o "pythonpath=$(COMPILED)/lib ."
+else
 PYTEST := $(BIN)/python -m pytest
+endif
 # One process per core; PYTEST_ARGS="-n 0" runs all in one.
 SPREAD := -n auto --dist worksteal
 # macOS has no timeout(1); there each test's own limit must do.
@@ -36,7 +49,7 @@ LIMIT := $(shell command -v timeout >/dev/null && echo timeout -k 10)
 # Stages print one after the other, also under `make -j`.
 .NOTPARALLEL:
 
-.PHONY: help run test style format types unit faults compat bench clean
+.PHONY: help run test style format types unit compiled faults compat bench clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,7 +58,10 @@ help:  ## this list
 run: $(RUN_STAMP)  ## install what the broker needs and start it on 127.0.0.1:9092 (ARGS="--data-dir DIR ...")
 	@exec $(BIN)/kbroker start $(ARGS)
 
-test: style types unit faults compat  ## install everything and run the whole suite
+test: style types unit  ## install everything and run the whole suite
+	@if [ -n "$(CAN_COMPILE)" ]; then $(MAKE) --no-print-directory ON=compiled unit faults compat; else \
+		echo 'NOT TESTED: the compiled build; it needs a C compiler and Python headers (apt-get install gcc python3-dev)'; \
+		$(MAKE) --no-print-directory faults compat; fi
 
 style: $(DEV_STAMP)  ## ruff (lint and layout) and the direction of imports
 	$(BIN)/ruff check .
@@ -60,16 +76,18 @@ types: $(DEV_STAMP)  ## mypy --strict, for Linux and for macOS
 	$(BIN)/mypy
 	$(BIN)/mypy --platform darwin
 
-unit: $(DEV_STAMP)  ## the tests that need nothing but Python
+unit: $(DEV_STAMP) $(BUILT)  ## the tests that need nothing but Python (ON=compiled: of that build)
 	$(if $(LIMIT),$(LIMIT) $(UNIT_LIMIT)) $(PYTEST) tests --ignore=tests/compat --ignore=tests/faults $(SPREAD) $(PYTEST_ARGS)
 
-faults: $(DEV_STAMP)  ## processes killed, stopped, without space on the disk (KBROKER_FAULT_KILLS=100)
+compiled: $(COMPILED_STAMP)  ## the path of a Produce and a Fetch as extensions, as in a wheel (needs a C compiler)
+
+faults: $(DEV_STAMP) $(BUILT)  ## processes killed, stopped, without space on the disk (KBROKER_FAULT_KILLS=100)
 	$(if $(LIMIT),$(LIMIT) $(FAULTS_LIMIT)) $(PYTEST) tests/faults -rs $(PYTEST_ARGS)
 
-compat: $(DEV_STAMP)  ## stock clients against the broker; one that is not installed is a visible skip (PEER=kafka)
+compat: $(DEV_STAMP) $(BUILT)  ## stock clients against the broker; one that is not installed is a visible skip (PEER=kafka)
 	KBROKER_COMPAT_PEER=$(PEER) $(if $(LIMIT),$(LIMIT) $(COMPAT_LIMIT)) $(PYTEST) tests/compat -rs $(PYTEST_ARGS)
 
-bench: $(DEV_STAMP)  ## kbroker and Apache Kafka in turn, as ratios (needs Java)
+bench: $(COMPILED_STAMP)  ## kbroker, compiled, and Apache Kafka in turn, as ratios (needs Java; ARGS=--source: not compiled)
 	$(BIN)/python -m bench $(ARGS)
 
 clean:  ## remove the environment, caches and build results
@@ -99,4 +117,11 @@ $(RUN_STAMP): $(VENV)/.made pyproject.toml constraints.txt
 
 $(DEV_STAMP): $(RUN_STAMP)
 	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --group dev
+	@touch $@
+
+$(COMPILED_STAMP): $(DEV_STAMP) packaging/compile.py $(shell find kbroker -name '*.py')
+	@[ -n "$(CAN_COMPILE)" ] || { echo 'the build needs a C compiler and Python headers: apt-get install gcc python3-dev' >&2; exit 1; }
+	rm -rf $(COMPILED)
+	HATCH_BUILD_HOOK_ENABLE_CUSTOM=true $(BIN)/python -m hatchling build -t wheel -d $(COMPILED)/wheel
+	$(BIN)/python -m pip install --quiet --no-deps --target $(COMPILED)/lib $(COMPILED)/wheel/*.whl
 	@touch $@

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from bench import common, machine, report
-from bench.brokers import ROOT, alive, make_certificate
+from bench.brokers import COMPILED, ROOT, alive, make_certificate
 from bench.cases import FRESH, KBROKER_ONLY, LOADED
 from bench.common import Bench
 from tools import kafka
@@ -38,6 +38,11 @@ def options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, help="length of a round (3)")
     parser.add_argument("--rounds", type=int, help="rounds of each case; the median counts (3)")
     parser.add_argument("--kbroker-python", default=sys.executable, metavar="PATH")
+    parser.add_argument(
+        "--source",
+        action="store_true",
+        help="kbroker interpreted from the sources, not what `make compiled` made",
+    )
     parser.add_argument("--no-touch", action="store_true", help="do not touch all free memory first")
     parser.add_argument(
         "--data", type=Path, default=ROOT / ".cache" / "bench", help="where brokers keep their data"
@@ -58,6 +63,12 @@ def main(argv: list[str]) -> int:
     if sys.platform != "linux":
         print("the bench reads /proc: it runs on Linux only", file=sys.stderr)
         return 1
+    code = ROOT if asked.source else COMPILED
+    if not code.exists():
+        print(
+            "kbroker is not compiled: make compiled, or --source for the sources as they are", file=sys.stderr
+        )
+        return 1
     peers = ["kafka", "kbroker"] if asked.peer == "both" else [asked.peer]
     began = time.monotonic()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # through every `finally`
@@ -71,6 +82,7 @@ def main(argv: list[str]) -> int:
         kafka.install()
     facts = machine.facts()
     facts["kbroker's Python"] = machine.python_facts(asked.kbroker_python)
+    facts["kbroker"] = "from its sources" if asked.source else "compiled"
     facts["rounds"] = f"{asked.rounds} of {asked.seconds:g} s, medians"
     if not asked.no_touch:
         say("touching all free memory")
@@ -82,6 +94,7 @@ def main(argv: list[str]) -> int:
             rounds=asked.rounds,
             folder=folder,
             kbroker_python=asked.kbroker_python,
+            kbroker_code=code,
             certificate=make_certificate(folder),
             say=say,
         )

@@ -18,6 +18,7 @@ from bench.client import Address, trusting
 from tools.kafka import Kafka, free_port
 
 ROOT = Path(__file__).resolve().parent.parent
+COMPILED = ROOT / ".cache" / "compiled" / "lib"  # where `make compiled` puts it
 START_S_MAX = 60
 STOP_S_MAX = 30
 
@@ -163,7 +164,7 @@ class ApacheKafka:
 
 
 class Kbroker:
-    """kbroker, run from this source tree by the Python that is asked for."""
+    """kbroker from folder `code`, run by the Python that is asked for."""
 
     name = "kbroker"
 
@@ -173,12 +174,14 @@ class Kbroker:
         certificate: Certificate | None,
         *,
         python: str = sys.executable,
+        code: Path = ROOT,
         fsync: bool = False,
         config: Mapping[str, str] | None = None,
     ) -> None:
         self._folder = folder / "kbroker"
         self._certificate = certificate
         self._python = python
+        self._code = code
         self._fsync = fsync
         self._config = config or {}
         self._port = self._tls_port = 0
@@ -211,7 +214,12 @@ class Kbroker:
             command += ["--port", str(self._port)]
         with (self._folder / "kbroker.log").open("wb") as log:
             self._process = subprocess.Popen(
-                command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_clean_environment()
+                command,
+                cwd=self._code,  # `python -m` looks there first
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=_clean_environment(),
             )
 
     def end(self) -> None:

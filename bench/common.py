@@ -38,6 +38,7 @@ class Bench:
     rounds: int
     folder: Path
     kbroker_python: str
+    kbroker_code: Path
     certificate: Certificate | None
     say: Callable[[str], None]
     values: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # metric -> broker -> rounds
@@ -73,7 +74,14 @@ class Bench:
         certificate = self.certificate if tls else None
         if name == "kafka":
             return ApacheKafka(self.folder, certificate, config=config)
-        return Kbroker(self.folder, certificate, python=self.kbroker_python, fsync=fsync, config=config)
+        return Kbroker(
+            self.folder,
+            certificate,
+            python=self.kbroker_python,
+            code=self.kbroker_code,
+            fsync=fsync,
+            config=config,
+        )
 
 
 @contextlib.contextmanager

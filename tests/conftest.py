@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import HealthCheck, settings
 
+import kbroker
 from tests.support import clients
 
 settings.register_profile(
@@ -30,3 +33,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Tell the helpers what was asked for."""
     clients.required = bool(config.getoption("--require-clients"))
+    wanted = os.environ.get("KBROKER_TESTS_ON", "source")
+    if (wanted == "compiled") != kbroker.is_compiled():
+        raise pytest.UsageError(f"these tests are of the {wanted}, but {kbroker.__file__} is imported")

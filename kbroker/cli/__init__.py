@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from kbroker import __version__
+from kbroker import __version__, is_compiled
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -83,7 +83,20 @@ class LazyVerbs(click.Group):
             formatter.write_dl([(name, verb.help) for name, verb in VERBS.items()])
 
 
+def _tell_version(context: click.Context, _: click.Parameter, asked: bool) -> None:
+    if asked:
+        click.echo(f"kbroker {__version__} ({'compiled' if is_compiled() else 'not compiled'})")
+        context.exit()
+
+
 @click.command(cls=LazyVerbs, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, "--version", prog_name="kbroker", message="%(prog)s %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_tell_version,
+    help="Show the version, and whether it is compiled.",
+)
 def main() -> None:
     """A log broker that existing Kafka clients use unchanged."""
