@@ -30,6 +30,17 @@ EVENTS_PER_WAKE_MAX = 512
 ROUNDS_MAX = 64
 
 
+class _Watched:
+    """A socket of ours: what epoll tells of it, and whom to call."""
+
+    __slots__ = ("mask", "read", "write")
+
+    def __init__(self, mask: int, read: OnReady | None, write: OnReady | None) -> None:
+        self.mask = mask
+        self.read = read
+        self.write = write
+
+
 class SelectorNet(selectors.EpollSelector):
     """asyncio's own selector, with sockets of ours registered beside asyncio's and served inside `select`."""
 
@@ -38,7 +49,7 @@ class SelectorNet(selectors.EpollSelector):
         self._turn = turn
         self._epoll: select.epoll = self._selector  # type: ignore[attr-defined]  # the base class's own epoll
         self._loop: _Rounds | None = None
-        self._calls: dict[int, tuple[int, OnReady | None, OnReady | None]] = {}  # fd -> mask, read, write
+        self._calls: dict[int, _Watched] = {}  # by descriptor
         turn.on_broken = broke
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -53,9 +64,9 @@ class SelectorNet(selectors.EpollSelector):
         old = self._calls.get(fd)
         if old is None:
             self._epoll.register(fd, mask)
-        elif old[0] != mask:
+        elif old.mask != mask:
             self._epoll.modify(fd, mask)
-        self._calls[fd] = (mask, read, write)
+        self._calls[fd] = _Watched(mask, read, write)
 
     def forget(self, sock: Any) -> None:
         """Watch `sock` no more; before it is closed."""
@@ -112,7 +123,7 @@ class SelectorNet(selectors.EpollSelector):
                     if ready & key.events:
                         theirs.append((key, ready & key.events))
                 continue
-            _, read, write = ours
+            read, write = ours.read, ours.write
             try:
                 if event & ~select.EPOLLOUT:
                     if read is not None:

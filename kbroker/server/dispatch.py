@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
 from struct import Struct as Layout
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kbroker.errors import KafkaError, ProtocolError
 from kbroker.net.connection import Connection
@@ -36,6 +36,14 @@ LANES_LOST_MAX = 16
 _HEADER = Layout(">Iih")
 
 
+class Serves(Protocol):
+    """Whoever a listener's connections belong to: a `Dispatcher`."""
+
+    def on_frame(self, connection: Connection, buffer: memoryview, start: int, end: int) -> None: ...
+
+    def on_close(self, connection: Connection) -> None: ...
+
+
 class Peer:
     """What is known of a connection's other end."""
 
@@ -57,7 +65,7 @@ class Peer:
         principal: str,
         *,
         ip: str = "",
-        dispatcher: Dispatcher | None = None,
+        dispatcher: Serves | None = None,
     ) -> None:
         self.listener = listener
         self.principal = principal

@@ -21,7 +21,7 @@ from kbroker.net.connection import (
 from kbroker.net.listening import SYSTEMS_CHOICE, SocketBuffers, bind
 from kbroker.observe import logs
 from kbroker.seams import Clock, Net, Threads, Timer
-from kbroker.server.dispatch import Dispatcher, Peer
+from kbroker.server.dispatch import Peer, Serves
 from kbroker.turn import Turn
 
 log = logs.get_logger("server")
@@ -141,7 +141,7 @@ class Connections:
         return len(self._open)
 
     def add(
-        self, sock: Any, address: Any, listener: str, dispatcher: Dispatcher, secure: Secure | None
+        self, sock: Any, address: Any, listener: str, dispatcher: Serves, secure: Secure | None
     ) -> None:
         """Serve an accepted socket, or close it where a limit says so."""
         ip = str(address[0])

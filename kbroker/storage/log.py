@@ -75,12 +75,18 @@ class _Nobody:
 NOBODY = _Nobody()
 
 
+class Cut(Protocol):
+    """Counts how often bytes were taken out of it: a log."""
+
+    truncations: int
+
+
 class Region:
     """Bytes of a segment file, whole batches, to be read when they are sent."""
 
     __slots__ = ("at", "file", "log", "size", "truncations")
 
-    def __init__(self, log: PartitionLog, file: File, at: int, size: int) -> None:
+    def __init__(self, log: Cut, file: File, at: int, size: int) -> None:
         self.log = log
         self.file = file
         self.at = at

@@ -28,7 +28,7 @@ SUFFIX = ".snapshot"
 SNAPSHOTS_KEPT = 2  # the newest, and one more should the newest be damaged
 # How far before a snapshot retries are looked for, in steps: wider while few batches were found. Small batches lie
 # close together; five requests of a megabyte, the most that stock producers have in flight, are in the widest.
-RECALL_BYTES = (128 * 1024, 1024 * 1024, 8 * 1024 * 1024)
+RECALL_BYTES: tuple[int, ...] = (128 * 1024, 1024 * 1024, 8 * 1024 * 1024)
 RECALL_BATCHES = 512
 
 _CONTROL = 0x20

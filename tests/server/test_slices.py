@@ -48,6 +48,7 @@ from kbroker.server.rooms import Call
 from kbroker.server.slices import SLICE, Awaited, Large, in_slices
 from tests.server.test_dispatch import House as DispatchHouse
 from tests.support.fake_groups import FakeGroups
+from tests.support.fake_net import Wire
 from tests.support.rooms import CALLER, House
 
 MANY = [f"group-{number}" for number in range(3 * SLICE + 5)]
@@ -163,7 +164,8 @@ async def test_requests_behind_one_in_slices_wait_and_those_of_others_do_not():
 
 
 async def test_an_answer_for_a_connection_that_ended_is_not_encoded_to_its_end():
-    connection = SimpleNamespace(open=False, stamp=None)
+    connection = Wire().connection
+    connection.close()
     slot = Slot()
     slot.bind(connection, 4, 1)
 

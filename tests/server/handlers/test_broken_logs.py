@@ -26,7 +26,8 @@ from kbroker.server.handlers.fetch import handle_fetch
 from kbroker.server.handlers.leader_epochs import handle_offset_for_leader_epoch
 from kbroker.server.handlers.list_offsets import handle_list_offsets
 from kbroker.server.handlers.produce import handle_produce
-from kbroker.server.sessions import FetchSession, FetchSessions
+from kbroker.server.sessions import FetchSessions
+from tests.support.fake_net import Wire
 from tests.support.rooms import House
 from tests.support.storage import batch
 
@@ -109,42 +110,46 @@ async def test_list_offsets_and_epochs_answer_too(house):
     assert ErrorCode.KAFKA_STORAGE_ERROR == ended.topics[0].partitions[0].error_code
 
 
-async def test_producers_that_cannot_be_looked_up_are_an_answer(house, monkeypatch):
+async def test_producers_that_cannot_be_looked_up_are_an_answer(house):
     partition = house.partitions.get("topic", WHOLE)
 
-    def check(*_: object) -> None:
-        raise OSError(errno.EIO, "Input/output error")
-
-    monkeypatch.setattr(type(partition.log), "check_sequence", check)
+    house.produce("topic", b"a", partition=WHOLE)
+    partition.log._producers = None  # to be read again
+    [path] = [segment.file.path for segment in partition.log.segments]
+    partition.log.release()
+    house.broker.disk.remove(path)
 
     answer = await house.ask(handle_produce, produce_request(WHOLE, producer_id=7), version=9)
 
     [each] = answer.responses[0].partition_responses
-    assert (ErrorCode.KAFKA_STORAGE_ERROR, 0) == (each.error_code, partition.log.end)
+    assert (ErrorCode.KAFKA_STORAGE_ERROR, 1) == (each.error_code, partition.log.end)
 
 
 @pytest.mark.parametrize("when", ["before the wait", "during the wait", "at its end"])
 async def test_a_fetch_that_breaks_leaves_nobody_who_watches(house, monkeypatch, when):
     partition: Partition = house.partitions.get("topic", WHOLE)
-    lost: list[BaseException] = []
+    wire = Wire()
 
-    def look(*_: object, **__: object) -> None:
+    def breaks(*_: object) -> None:
         raise RuntimeError("ours")
 
     if when == "before the wait":
-        monkeypatch.setattr(FetchSession, "watch_ready", look)
+        monkeypatch.setattr(house.broker.clock, "call_at", breaks)
         with pytest.raises(RuntimeError):
             handle_fetch(house.rooms, CALL, fetch_request(WHOLE))
     else:
         later = handle_fetch(house.rooms, CALL, fetch_request(WHOLE))
-        monkeypatch.setattr(type(later), "fail", lambda _, error: lost.append(error))
+        later.bind(wire.connection, 11, 1)
         assert partition._watchers
-        monkeypatch.setattr(FetchSession, "look", look)
+        monkeypatch.setattr(type(house.partitions), "get", breaks)
         if when == "during the wait":
-            house.produce("topic", b"a", partition=WHOLE)
+            partition.drop(ErrorCode.NOT_LEADER_OR_FOLLOWER)
+            house.broker.settle()
         else:
+            partition.gone = ErrorCode.NOT_LEADER_OR_FOLLOWER  # so that it is looked up again
             house.broker.clock.advance(1001)
-        assert 1 == len(lost)
+        [error] = wire.ends
+        assert isinstance(error, RuntimeError)
 
     assert not partition._watchers
     assert [] == [call for _, call in house.broker.clock.timers if call.__name__ == "answer_now"]

@@ -28,6 +28,7 @@ from kbroker.server.handlers.groups import (
     handle_sync_group,
 )
 from tests.support.fake_groups import FakeGroups
+from tests.support.fake_net import Wire
 from tests.support.rooms import House
 
 REFUSED = Joined(ErrorCode.INCONSISTENT_GROUP_PROTOCOL)
@@ -146,18 +147,15 @@ async def test_a_join_is_answered_when_the_group_says_so(house, groups):
     assert 1 == slot.response.generation_id
 
 
-class Connection:
-    """Stands for one."""
-
-
 async def test_a_lost_connection_leaves_nothing_behind(house, groups):
     """The group keeps whom it will answer; that must not keep the connection."""
     slot = handle_join_group(house.rooms, house.call(9), join())
-    connection = Connection()
-    slot.connection, kept = connection, weakref.ref(connection)
+    wire = Wire()
+    slot.bind(wire.connection, 9, 1)
 
     slot.on_lost()
-    del slot, connection
+    kept = weakref.ref(wire)  # its connection holds it
+    del slot, wire
     gc.collect()
 
     assert kept() is None

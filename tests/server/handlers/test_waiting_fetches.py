@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
+import random
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from kbroker.protocol.messages.fetch import FetchPartition, FetchRequest, FetchTopic
 from kbroker.server.handlers.fetch import WAITING_PARTITIONS_MAX, handle_fetch
 from kbroker.server.rooms import Call
+from kbroker.server.sessions import FetchSessions
 from tests.support.rooms import CALLER, House
 
 PARTITIONS = WAITING_PARTITIONS_MAX + 1
@@ -35,6 +38,8 @@ class Reading:
 def house(tmp_path) -> House:
     one = House(tmp_path)
     one.open_disk()
+    sessions = FetchSessions(10, clock=one.broker.clock, random=random.Random(1))
+    one.rooms = dataclasses.replace(one.rooms, sessions=sessions)
     one.create("topic", partitions=PARTITIONS)
     return one
 
