@@ -24,7 +24,7 @@ UNIT_LIMIT ?= 600
 FAULTS_LIMIT ?= 600
 COMPAT_LIMIT ?= 1800
 
-# ON=compiled runs unit, faults and compat on the build of `make compiled`, not on the sources.
+# ON=compiled runs the broker, unit, faults and compat on the build of `make compiled`, not on the sources.
 ON ?= source
 
 # Exact versions of every dependency; /dev/null takes the newest.
@@ -36,9 +36,11 @@ CAN_COMPILE = $(shell command -v cc >/dev/null && $(BIN)/python -c 'import os, s
 	print(os.path.exists(sysconfig.get_path("include") + "/Python.h") or "")' 2>/dev/null)
 ifeq ($(ON),compiled)
 BUILT := $(COMPILED_STAMP)
-PYTEST := env PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(COMPILED)/lib KBROKER_TESTS_ON=compiled \
-	$(BIN)/python -m pytest -o "pythonpath=$(COMPILED)/lib ."
+ON_BUILD := env PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(COMPILED)/lib
+KBROKER := $(ON_BUILD) $(BIN)/python -m kbroker
+PYTEST := $(ON_BUILD) KBROKER_TESTS_ON=compiled $(BIN)/python -m pytest -o "pythonpath=$(COMPILED)/lib ."
 else
+KBROKER := $(BIN)/kbroker
 PYTEST := $(BIN)/python -m pytest
 endif
 # One process per core; PYTEST_ARGS="-n 0" runs all in one.
@@ -55,8 +57,8 @@ help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo '  ARGS="--port 9093" is passed to the broker, PYTEST_ARGS="-k fetch" to pytest, PYTHON=... picks the Python'
 
-run: $(RUN_STAMP)  ## install what the broker needs and start it on 127.0.0.1:9092 (ARGS="--data-dir DIR ...")
-	@exec $(BIN)/kbroker start $(ARGS)
+run: $(RUN_STAMP) $(BUILT)  ## install what the broker needs and start it on 127.0.0.1:9092 (ARGS="--data-dir DIR ...")
+	@exec $(KBROKER) start $(ARGS)
 
 test: style types unit  ## install everything and run the whole suite
 	@if [ -n "$(CAN_COMPILE)" ]; then $(MAKE) --no-print-directory ON=compiled unit faults compat; else \
