@@ -26,7 +26,7 @@ from kbroker.protocol.records import (
 from kbroker.seams import Disk, File
 from kbroker.storage import scan, sifting
 from kbroker.storage.checkpoints import write_beside
-from kbroker.storage.segment import INT32_MAX, Segment, segment_name
+from kbroker.storage.segment import INT32_MAX, OFFSET_MAX, Segment, segment_name
 
 CLEANED = ".cleaned"
 
@@ -180,8 +180,9 @@ class _Round:
     def _is_aborted(self, batch: RecordBatch) -> bool:
         if self._aborted is None:
             self._aborted = self._find_aborted()
-        offset = batch.base_offset
-        return any(first <= offset <= last for first, last in self._aborted.get(batch.producer_id, ()))
+        of_producer = self._aborted.get(batch.producer_id, [])  # one after the other, thousands perhaps
+        at = bisect_right(of_producer, (batch.base_offset, OFFSET_MAX)) - 1
+        return at >= 0 and batch.base_offset <= of_producer[at][1]
 
     def _find_aborted(self) -> dict[int, list[tuple[int, int]]]:
         """The aborted transactions with records in the dirty part."""

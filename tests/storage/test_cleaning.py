@@ -349,6 +349,22 @@ def test_aborted_records_go_and_supersede_nothing(broker):
     assert [3, 4] == [each.base_offset for each in batches(log) if each.is_control]
 
 
+def test_of_a_producers_many_transactions_those_that_were_aborted_go(broker):
+    log = log_of(broker)
+    for number in range(30):
+        transaction(log, 1, number, keyed(b"%d" % number, b"v"))
+        end(log, 1, 0 if number % 3 else 1)
+        append(log, keyed(b"other %d" % number, b"v"))
+    append(log, keyed(b"z", b"last"))
+    roll(broker, log)
+
+    compact(broker, log, job(log, producers={}))
+
+    kept = {each.key for each in records(log)}
+    assert {b"%d" % number for number in range(0, 30, 3)} == {key for key in kept if key.isdigit()}
+    assert 30 == sum(key.startswith(b"other") for key in kept)
+
+
 def test_a_marker_goes_a_horizon_after_its_records(broker):
     log = log_of(broker)
     transaction(log, 1, 0, keyed(b"a", b"1"))
