@@ -26,8 +26,8 @@ class Mutes:
 
     def mute(self, connection: Pausable | None, seconds: float, now: float) -> None:
         """Read nothing from a client for so long from now, or for longer where that was said before."""
-        if seconds <= 0.0 or connection is None:
-            return
+        if seconds <= 0.0 or connection is None or not connection.open:
+            return  # its client went while a handler was at work: nobody would forget it
         mute = self._muted.get(connection)
         if mute is None:
             mute = self._muted[connection] = _Mute(self, connection, self._clock)

@@ -50,6 +50,7 @@ class Rooms:
 class Pausable(Protocol):
     """A connection, as far as a handler may touch it. `stamp` sees each response before it is encoded."""
 
+    open: bool
     stamp: Callable[[Any], None] | None
 
     def pause(self) -> None: ...

@@ -24,6 +24,7 @@ class FakeConnection:
     """Counts who has asked for a pause."""
 
     def __init__(self) -> None:
+        self.open = True
         self.stamp = None
         self.paused = 0
 
@@ -167,6 +168,15 @@ def test_a_wait_ends_with_its_connection():
     house.quotas.mutes.forget(house.connection)
 
     assert ([], 0) == (house.clock.timers, len(house.quotas.mutes))
+
+
+def test_nobody_waits_whose_connection_ended_while_the_request_was_handled():
+    house = House({ANNE: {PRODUCE: 1}})
+    house.connection.open = False
+
+    house.quotas.produced(house.call(), 100)
+
+    assert 0 == len(house.quotas.mutes)
 
 
 def test_no_wait_is_longer_than_an_answer_can_say():
