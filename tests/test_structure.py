@@ -6,10 +6,13 @@ import ast
 import os
 import subprocess
 import sys
+import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from kbroker import is_compiled
 from kbroker.cli import VERBS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,6 +47,14 @@ def test_every_module_says_what_it_is():
     silent = [name_of(path) for path in MODULES if not ast.get_docstring(ast.parse(path.read_text()))]
 
     assert [] == silent
+
+
+def test_all_that_pyproject_names_is_compiled_or_none_of_it():
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        hooks = tomllib.load(file)["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]
+    origins = [Path(find_spec(name).origin) for name in hooks["custom"]["modules"]]
+
+    assert {is_compiled()} == {path.suffix == ".so" for path in origins}
 
 
 def test_imports_point_one_way():
