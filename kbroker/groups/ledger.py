@@ -65,6 +65,8 @@ REASONS_MAX = 20
 
 # Answers that a group gives in one go: some milliseconds, with what sending them costs.
 REPLIES_PER_SLICE = 200
+# Offsets of a commit that are made to records, or taken over, in one go: a few milliseconds.
+OFFSETS_PER_SLICE = 2000
 # Offsets that are forgotten in one go, some milliseconds; to do so for a group costs as much as for some offsets more.
 BURIED_PER_SLICE = 1500
 BURIAL_COST = 6
@@ -98,8 +100,9 @@ class Hosted:
         "gone",
         "group",
         "in_log",
+        "keeping",
+        "kept",
         "ledger",
-        "offsets",
         "performing",
         "under_way",
     )
@@ -107,7 +110,8 @@ class Hosted:
     def __init__(self, ledger: Ledger, group: ClassicGroup, offsets: Offsets, *, in_log: bool) -> None:
         self.ledger = ledger
         self.group = group
-        self.offsets = offsets
+        self.kept = offsets  # but for what `keeping` still puts among them
+        self.keeping: Iterator[None] | None = None  # what sees to that: a commit of very many
         self.in_log = in_log  # something of it may be
         self.gone = False
         self.armed_at = inf
@@ -116,6 +120,14 @@ class Hosted:
         # what its group has asked for and did not get yet, in order, and what sees to that: answers of thousands
         self.effects: deque[Effect] = deque()
         self.performing: Iterator[None] | None = None
+
+    @property
+    def offsets(self) -> Offsets:
+        """All that count."""
+        if self.keeping is not None:
+            for _ in self.keeping:
+                pass
+        return self.kept
 
     def left_behind(self, where: list[Where], current: Mapping[str, bytes]) -> list[Where]:
         """Those of topics that are gone. `current`: the ids of topics that have such a name by now; what was committed
@@ -375,24 +387,52 @@ class Ledger:
         if error or not offsets:
             reply(commit.to, Committed(error))
             return self._drop_if_nothing(hosted)
-        key = OffsetKeys(group_id).key
-        records: list[Record] = [
-            (key(topic, partition), offset_value(offset)) for topic, partition, offset in offsets
-        ]
         hosted.in_log = True
         if hosted.under_way is None:
             hosted.under_way = {}
         hosted.under_way[id(offsets)] = offsets
-        self.shard.append(
-            records,
-            partial(self._committed, hosted, commit.to, offsets),
-            partial(self._keep, hosted, offsets),
+        if len(offsets) > OFFSETS_PER_SLICE:
+            return self._take(self._commit_many(hosted, commit))
+        key = OffsetKeys(group_id).key
+        self._append(
+            hosted,
+            commit,
+            [(key(topic, partition), offset_value(offset)) for topic, partition, offset in offsets],
         )
 
+    def _append(self, hosted: Hosted, commit: Commit, records: list[Record]) -> None:
+        self.shard.append(
+            records,
+            partial(self._committed, hosted, commit.to, commit.offsets),
+            partial(self._keep, hosted, commit.offsets),
+        )
+
+    def _commit_many(self, hosted: Hosted, commit: Commit) -> Iterator[None]:
+        """The records of very many offsets are made in slices; the group may be deleted meanwhile, or moved."""
+        key = OffsetKeys(hosted.group.group_id).key
+        records: list[Record] = []
+        error = ErrorCode.UNKNOWN_SERVER_ERROR
+        try:
+            for number, (topic, partition, offset) in enumerate(commit.offsets, 1):
+                records.append((key(topic, partition), offset_value(offset)))
+                if number % OFFSETS_PER_SLICE == 0:
+                    yield
+            error = ErrorCode.NOT_COORDINATOR if hosted.gone else ErrorCode.NONE
+        finally:
+            if error:
+                self._arrived(hosted, commit.offsets)
+                reply(commit.to, Committed(error))
+        if not error:
+            self._append(hosted, commit, records)
+
     def _keep(self, hosted: Hosted, offsets: CommittedOffsets) -> None:
-        put = hosted.offsets.put
-        for topic, partition, offset in offsets:
-            put(topic, partition, offset)
+        put = hosted.offsets.put  # those before are among them by now
+        if len(offsets) > OFFSETS_PER_SLICE:
+            hosted.keeping = _put_many(hosted, offsets)
+            self._take(hosted.keeping)
+        else:
+            for topic, partition, offset in offsets:
+                put(topic, partition, offset)
         self._arrived(hosted, offsets)
 
     def _committed(self, hosted: Hosted, to: Any, offsets: CommittedOffsets, error: ErrorCode) -> None:
@@ -482,7 +522,7 @@ class Ledger:
             for _ in steps:
                 clock.call_at(clock.monotonic(), partial(self._take, steps))
                 return
-        except Exception as error:  # a door: nobody waits for this one
+        except Exception as error:  # a door: others are worked on
             log.exception("work on groups ended", error, partition=str(self.shard.tp))
 
     def _unanswered(self, error: ErrorCode) -> None:
@@ -545,6 +585,15 @@ class Ledger:
 def is_other(topic_id: bytes, current: bytes | None) -> bool:
     """An offset came with the id of another topic than the one that has the name now."""
     return current is not None and topic_id not in (ZERO_UUID, current)
+
+
+def _put_many(hosted: Hosted, offsets: CommittedOffsets) -> Iterator[None]:
+    put = hosted.kept.put
+    for number, (topic, partition, offset) in enumerate(offsets, 1):
+        put(topic, partition, offset)
+        if number % OFFSETS_PER_SLICE == 0:
+            yield
+    hosted.keeping = None
 
 
 def _nothing() -> None:

@@ -10,7 +10,7 @@ whose end was told before (REQUEST_TIMED_OUT): whoever asked may have gone on as
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 
 from kbroker.errors import ErrorCode, KafkaError
@@ -26,6 +26,9 @@ from kbroker.seams import Clock, Threads, Timer
 from kbroker.turn import Turn
 
 log = logs.get_logger("replication")
+
+# Records that are written in one turn, or a batch, if it has more: some ten milliseconds.
+RECORDS_PER_TURN = 5000
 
 # Partitions give up on nobody who waits here: whether a change counts must be known in the end.
 FOREVER_MS = 1 << 40
@@ -69,7 +72,8 @@ class Shard:
         self._loading: Loading | None = None
         self._began = 0.0
         self._waiting: list[Change] = []  # for the end of this turn
-        self._writing: list[Change] = []  # taken from there, by the `write_out` that runs now
+        self._writing: list[Change] = []  # taken from there, and not all written yet
+        self._steps: Iterator[None] | None = None  # what writes these
         self._asked = False
         self._sent: deque[Sent] = deque()
         self._timer: Timer | None = None
@@ -113,7 +117,7 @@ class Shard:
             self._timer.cancel()
             self._timer = None
         waiting = self._writing + self._waiting
-        self._writing, self._waiting = [], []
+        self._writing, self._waiting, self._steps = [], [], None
         for sent in self._sent:
             waiting += sent.changes
             sent.changes, sent.parts = [], []  # it is still on its way, and nobody's any more
@@ -164,19 +168,34 @@ class Shard:
         if self.state is not State.SERVING:
             return change.answer(ErrorCode.NOT_COORDINATOR)
         self._waiting.append(change)
+        if self._steps is None:
+            self._ask()
+
+    def _ask(self) -> None:
         if not self._asked:
             self._asked = True
             self._turn.write(self)
 
     def write_out(self) -> None:
-        """Turn's end: what was asked for in it becomes one batch, or as many as its size demands."""
+        """Turn's end: what was asked for in it becomes one batch, or as many as its size demands; very many records are
+        written in several turns, and what comes meanwhile waits."""
         self._asked = False
-        self._writing, self._waiting = self._waiting, []
-        if self._writing:
-            self._write(self._writing)
-            self._writing = []
+        if self._steps is None:
+            self._writing, self._waiting = self._waiting, []
+            self._steps = self._write(self._writing)
+        for _ in self._steps:
+            self._clock.call_at(self._clock.monotonic(), self._write_on)
+            return
+        self._steps, self._writing = None, []
+        if self._waiting:
+            self._ask()
 
-    def _write(self, waiting: list[Change]) -> None:
+    def _write_on(self) -> None:
+        if self._steps is not None:
+            self._ask()
+
+    def _write(self, waiting: list[Change]) -> Iterator[None]:
+        written = 0
         config = self.partition.config
         room = min(config.max_message_bytes, config.segment_bytes) - HEADER_BYTES
         records: list[Record] = []
@@ -201,7 +220,11 @@ class Shard:
                         if number:
                             parts.append(change)
                         self._send(records, changes, parts)
+                        written += len(records)
                         records, changes, parts, size = [], [], [], 0
+                        if written >= RECORDS_PER_TURN:
+                            written = 0
+                            yield
                     records.append(record)
                     size += bytes_
             changes.append(change)

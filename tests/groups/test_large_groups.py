@@ -18,6 +18,7 @@ T = ("t", 0)
 def house(monkeypatch) -> GroupHouse:
     monkeypatch.setattr(ledger, "REPLIES_PER_SLICE", SLICE)
     monkeypatch.setattr(ledger, "BURIED_PER_SLICE", SLICE)
+    monkeypatch.setattr(ledger, "OFFSETS_PER_SLICE", SLICE)
     monkeypatch.setattr(records, "MEMBERS_PER_SLICE", SLICE)
     return GroupHouse(settings={"group.initial.rebalance.delay.ms": "1000"})
 
@@ -204,3 +205,64 @@ def test_a_deletion_that_a_new_reading_of_the_log_cut_short_is_done_behind_it(ho
     house.settle()
 
     assert [{}] * 10 == [house.committed(f"g{number}") for number in range(10)]
+
+
+# -- a commit of very many offsets
+
+
+def commit(house: GroupHouse, value: int, count: int = 45) -> list[ErrorCode]:
+    return house.commit("g", {("t", index): value for index in range(count)}, settle=False)
+
+
+def test_records_of_a_large_commit_are_made_slice_by_slice(house):
+    answers = commit(house, 5)
+
+    slices = 1
+    while not house.log_of("g"):
+        house.broker.settle()
+        house.clock.advance(0)
+        slices += 1
+    house.settle()
+
+    assert 6 == slices  # and the turn in which they are written
+    assert [ErrorCode.NONE] == answers
+    assert {("t", index): 5 for index in range(45)} == house.committed("g") == house.again().committed("g")
+
+
+def test_a_large_commit_that_counts_is_seen_whole(house):
+    answers = commit(house, 5)
+    while not answers:
+        house.broker.settle()
+        house.clock.advance(0)
+    assert house.groups._ledgers[0].groups["g"].keeping is not None  # it is not all among the others yet
+
+    assert {("t", index): 5 for index in range(45)} == house.committed("g")
+
+
+def test_commits_of_a_group_count_in_the_order_of_the_log(house):
+    commit(house, 5)
+    commit(house, 6)
+    house.commit("g", {T: 7}, settle=False)
+    house.settle()
+
+    assert house.committed("g") == house.again().committed("g")
+
+
+def test_a_group_that_is_deleted_before_its_large_commit_is_written_has_none(house):
+    house.commit("g", {T: 4})
+    answers = commit(house, 5)
+
+    assert {"g": ErrorCode.NONE} == house.delete("g")
+
+    assert [ErrorCode.NOT_COORDINATOR] == answers
+    assert (ErrorCode.NONE, []) == house.listed()
+    assert (ErrorCode.NONE, []) == house.again().listed()
+
+
+def test_a_large_commit_that_cannot_be_written_down_is_answered(house):
+    offsets = {("t", index): house.offset(5, metadata="x" * 40_000) for index in range(45)}
+
+    answers = house.commit("g", offsets)
+
+    assert [ErrorCode.UNKNOWN_SERVER_ERROR] == answers
+    assert {} == house.committed("g")

@@ -111,6 +111,45 @@ def test_what_is_asked_for_in_a_turn_is_one_batch():
     assert {b"k": b"3", b"l": b"2"} == bench.table.rows == bench.reread()
 
 
+def test_very_many_records_are_written_a_batch_in_each_turn(monkeypatch):
+    """And what is asked for meanwhile stands behind them."""
+    monkeypatch.setattr(shard, "RECORDS_PER_TURN", 2)
+    bench = Bench(max_message_bytes=200)
+    bench.put("many", *((b"k%d" % number, b"x" * 50) for number in range(9)))
+    bench.put("next", (b"k0", b"y"))
+
+    ends = []
+    while bench.shard._steps is not None or not ends:
+        bench.stand.turn()
+        ends.append(bench.stand.partition.log.end)
+        if len(ends) == 1:
+            bench.put("last", (b"k1", b"z"))
+        bench.stand.clock.advance(0)
+    bench.settle()
+
+    assert len(ends) >= 4
+    assert ends == sorted(set(ends))
+    assert {"many": ErrorCode.NONE, "next": ErrorCode.NONE, "last": ErrorCode.NONE} == bench.answers
+    assert (b"y", b"z") == (bench.table.rows[b"k0"], bench.table.rows[b"k1"])
+    assert bench.table.rows == bench.reread()
+
+
+def test_who_waits_while_very_many_records_are_written_hears_of_the_end(monkeypatch):
+    monkeypatch.setattr(shard, "RECORDS_PER_TURN", 2)
+    bench = Bench(max_message_bytes=200)
+    bench.put("many", *((b"k%d" % number, b"x" * 50) for number in range(9)))
+    bench.put("next", (b"k0", b"y"))
+    bench.stand.turn()
+    bench.put("last", (b"k1", b"z"))
+
+    bench.shard.end()
+    end = bench.stand.partition.log.end
+    bench.settle()
+
+    assert dict.fromkeys(("many", "next", "last"), ErrorCode.NOT_COORDINATOR) == bench.answers
+    assert end == bench.stand.partition.log.end
+
+
 def test_nothing_counts_before_it_is_flushed():
     bench = Bench()
     bench.put("a", (b"k", b"1"))

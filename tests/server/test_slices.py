@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kbroker.errors import ErrorCode
-from kbroker.groups.events import Described, Listed, MemberView, Offset
+from kbroker.groups.events import Committed, Described, Listed, MemberView, Offset
 from kbroker.net.slots import Slot
 from kbroker.protocol.frames import decode_response
 from kbroker.protocol.messages.cluster import DescribeClusterRequest, DescribeClusterResponse
@@ -29,6 +29,9 @@ from kbroker.protocol.messages.metadata import (
     MetadataResponseTopic,
 )
 from kbroker.protocol.messages.offsets import (
+    OffsetCommitRequest,
+    OffsetCommitRequestPartition,
+    OffsetCommitRequestTopic,
     OffsetFetchRequest,
     OffsetFetchRequestGroup,
     OffsetFetchRequestTopics,
@@ -43,6 +46,7 @@ from kbroker.server.handlers.group_views import (
     handle_list_groups,
 )
 from kbroker.server.handlers.offset_fetch import handle_offset_fetch
+from kbroker.server.handlers.offsets import handle_offset_commit
 from kbroker.server.handlers.topic_partitions import handle_describe_topic_partitions
 from kbroker.server.rooms import Call
 from kbroker.server.slices import SLICE, Awaited, Large, in_slices
@@ -279,6 +283,42 @@ def test_many_offsets_of_a_group_are_fetched_in_slices(house, groups, version):
     assert list(partitions) == [each.partition_index for each in topic.partitions]
     assert list(partitions) == [each.committed_offset for each in topic.partitions]
     assert 6 <= pauses
+
+
+async def test_many_offsets_are_committed_in_slices(house, groups):
+    groups.answer = Committed(ErrorCode.NONE)
+    partitions = [
+        OffsetCommitRequestPartition(partition_index=index, committed_offset=index)
+        for index in (*range(3 * SLICE + 5), 9 * SLICE)
+    ]
+    house.rooms = house.rooms_with(groups=groups, clock=house.clock)
+    request = OffsetCommitRequest(
+        group_id="g", topics=[OffsetCommitRequestTopic(name="t", partitions=partitions)]
+    )
+    work = handle_offset_commit(house.rooms, house.call(8), request)
+
+    response, pauses = taken(work)
+
+    assert 3 == pauses
+    assert [(("t", 0), 0), (("t", SLICE), SLICE)] == [
+        ((topic, index), offset.offset) for topic, index, offset in groups.event.offsets[::SLICE][:2]
+    ]
+    errors = [each.error_code for each in response.topics[0].partitions]
+    assert [ErrorCode.NONE] * (3 * SLICE + 5) + [ErrorCode.UNKNOWN_TOPIC_OR_PARTITION] == errors
+
+
+async def test_an_error_of_a_large_commit_is_that_of_each_partition_that_there_is(house, groups):
+    groups.answer = Committed(ErrorCode.ILLEGAL_GENERATION)
+    house.rooms = house.rooms_with(groups=groups, clock=house.clock)
+    partitions = [OffsetCommitRequestPartition(partition_index=index) for index in (9 * SLICE, *range(SLICE))]
+    request = OffsetCommitRequest(
+        group_id="g", topics=[OffsetCommitRequestTopic(name="t", partitions=partitions)]
+    )
+
+    response = await house.ask(handle_offset_commit, request, version=8)
+
+    errors = [each.error_code for each in response.topics[0].partitions]
+    assert [ErrorCode.UNKNOWN_TOPIC_OR_PARTITION] + [ErrorCode.ILLEGAL_GENERATION] * SLICE == errors
 
 
 def test_many_resources_are_listed_in_slices(house):

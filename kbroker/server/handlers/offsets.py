@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine, Generator
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 from kbroker.cluster.state import ClusterState, Topic
@@ -22,6 +24,7 @@ from kbroker.protocol.messages.offsets import (
 from kbroker.protocol.wire import ZERO_UUID
 from kbroker.server.handlers.pending import Pending
 from kbroker.server.rooms import Call, Later, Rooms
+from kbroker.server.slices import SLICE, Awaited, Large, Pace, Steps, in_slices
 
 GROUP_NOT_FOUND_FROM = (
     9  # OffsetCommit says that a group is not there; before, that the generation is not its own
@@ -33,7 +36,7 @@ KEPT_AS_USUAL = -1  # a retention time, and an expiry: as the broker's retention
 
 def handle_offset_commit(
     rooms: Rooms, call: Call, request: OffsetCommitRequest
-) -> OffsetCommitResponse | Later:
+) -> OffsetCommitResponse | Later | Coroutine[Any, Any, Large[OffsetCommitResponse]]:
     """OffsetCommit: v2-10.
 
     Answered when the offsets are on disk. Partitions that do not exist and metadata that is too long are refused one by
@@ -41,55 +44,91 @@ def handle_offset_commit(
     v2-v4 retention time · v6 leader epochs (KIP-320) · v7 instance ids (KIP-345) · v8 flexible · v9 GROUP_ID_NOT_FOUND
     (KIP-848) · v10 topic ids
     """
-    version = call.version
-    metadata_max = rooms.settings.offset_metadata_max_bytes
-    now_ms = rooms.clock.wall_ms()
-    retention_ms = request.retention_time_ms
-    expire_ms = min(now_ms + retention_ms, INT64_MAX) if retention_ms != KEPT_AS_USUAL else KEPT_AS_USUAL
-    topics: list[OffsetCommitResponseTopic] = []
-    known: list[OffsetCommitResponsePartition] = []  # what the group decides about
-    offsets: list[tuple[str, int, Offset]] = []
-    for asked in request.topics:
-        topic = _topic_of(rooms.cluster.state, version, asked)
-        count = 0 if topic is None else len(topic.partitions)
-        # Also where the client names the topic: one made anew must not get what its predecessor's consumers committed.
-        topic_id = ZERO_UUID if topic is None else topic.id.bytes
-        answers = []
-        for each in asked.partitions:
-            index = each.partition_index
-            answer = OffsetCommitResponsePartition(partition_index=index)
-            answers.append(answer)
-            if topic is None or not 0 <= index < count:
-                answer.error_code = _why_unknown(version, topic)
-                continue
-            known.append(answer)
-            metadata = each.committed_metadata or ""
-            if len(metadata) * 2 > metadata_max and characters(metadata) > metadata_max:
-                answer.error_code = ErrorCode.OFFSET_METADATA_TOO_LARGE
-                continue
-            offset = Offset(
-                each.committed_offset,
-                each.committed_leader_epoch,
-                metadata,
-                now_ms,
-                expire_ms,
-                topic_id,
-            )
-            offsets.append((topic.name, index, offset))
-        topics.append(OffsetCommitResponseTopic(name=asked.name, topic_id=asked.topic_id, partitions=answers))
-    response = OffsetCommitResponse(topics=topics)
-    if not known:
-        return response
-    to = Pending(partial(_committed, response, known), version)
-    commit = Commit(
+    made = _Made(rooms, call.version, request)
+    if sum(len(topic.partitions) for topic in request.topics) > SLICE:
+        return in_slices(call, _commit_many(rooms, call.version, request, made))
+    for _ in made.steps():
+        pass
+    if not made.known:
+        return made.response
+    to = Pending(partial(_committed, made.response, made.known), call.version)
+    rooms.groups.commit(request.group_id, _commit(request, made, to))
+    return to.outcome()
+
+
+def _commit_many(
+    rooms: Rooms, version: int, request: OffsetCommitRequest, made: _Made
+) -> Steps[OffsetCommitResponse]:
+    yield from made.steps()
+    if made.known:
+        ended: Awaited[Committed] = Awaited()
+        rooms.groups.commit(request.group_id, _commit(request, made, ended))
+        yield ended
+        _committed(made.response, made.known, ended.value, version)
+    return made.response
+
+
+def _commit(request: OffsetCommitRequest, made: _Made, to: Callable[[Committed], None]) -> Commit:
+    return Commit(
         to,
         request.generation_id_or_member_epoch,
         request.member_id,
         request.group_instance_id,
-        tuple(offsets),
+        tuple(made.offsets),
     )
-    rooms.groups.commit(request.group_id, commit)
-    return to.outcome()
+
+
+class _Made:
+    """What a request is made into: offsets to commit, and the answer, which the group may change."""
+
+    def __init__(self, rooms: Rooms, version: int, request: OffsetCommitRequest) -> None:
+        self.response = OffsetCommitResponse()
+        self.known: list[OffsetCommitResponsePartition] = []  # what the group decides about
+        self.offsets: list[tuple[str, int, Offset]] = []
+        self._rooms = rooms
+        self._version = version
+        self._request = request
+
+    def steps(self) -> Generator[None, None, None]:
+        """Make it, pausing now and then."""
+        rooms, version, request = self._rooms, self._version, self._request
+        known, offsets, pace = self.known, self.offsets, Pace()
+        metadata_max = rooms.settings.offset_metadata_max_bytes
+        now_ms = rooms.clock.wall_ms()
+        retention_ms = request.retention_time_ms
+        expire_ms = min(now_ms + retention_ms, INT64_MAX) if retention_ms != KEPT_AS_USUAL else KEPT_AS_USUAL
+        for asked in request.topics:
+            topic = _topic_of(rooms.cluster.state, version, asked)
+            count = 0 if topic is None else len(topic.partitions)
+            # Also where the client names the topic: one made anew must not get what its predecessor's consumers committed.
+            topic_id = ZERO_UUID if topic is None else topic.id.bytes
+            answers: list[OffsetCommitResponsePartition] = []
+            self.response.topics.append(
+                OffsetCommitResponseTopic(name=asked.name, topic_id=asked.topic_id, partitions=answers)
+            )
+            for each in asked.partitions:
+                if pace.over():
+                    yield
+                index = each.partition_index
+                answer = OffsetCommitResponsePartition(partition_index=index)
+                answers.append(answer)
+                if topic is None or not 0 <= index < count:
+                    answer.error_code = _why_unknown(version, topic)
+                    continue
+                known.append(answer)
+                metadata = each.committed_metadata or ""
+                if len(metadata) * 2 > metadata_max and characters(metadata) > metadata_max:
+                    answer.error_code = ErrorCode.OFFSET_METADATA_TOO_LARGE
+                    continue
+                offset = Offset(
+                    each.committed_offset,
+                    each.committed_leader_epoch,
+                    metadata,
+                    now_ms,
+                    expire_ms,
+                    topic_id,
+                )
+                offsets.append((topic.name, index, offset))
 
 
 def _topic_of(state: ClusterState, version: int, asked: OffsetCommitRequestTopic) -> Topic | None:
