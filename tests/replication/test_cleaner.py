@@ -9,7 +9,7 @@ import pytest
 from kbroker.cluster.commands import DeleteTopics
 from kbroker.config import ResourceType
 from kbroker.protocol.records import build_batch, decode_records, record, split_batches
-from kbroker.replication.cleaner import Cleaner
+from kbroker.replication.cleaner import CHECKPOINT_S, Cleaner
 from kbroker.replication.partition import COMMITTED, Partition
 from tests.support.hosted import Hosted
 from tests.support.memory_disk import MemoryDisk
@@ -95,17 +95,36 @@ def test_a_dirty_log_is_compacted_at_the_next_look(hosted):
     assert f"0\n1\norders 0 {end}\n" == raw
 
 
-def test_only_what_a_checkpoint_has_saved_is_compacted_and_one_is_asked_for(hosted):
+def dirty_and_not_saved() -> tuple[Hosted, Partition, Cleaner]:
+    """A look has just asked for the checkpoint; the next one is far away."""
+    hosted = new_hosted(log_cleaner_backoff_ms="60000")
     hosted.create("orders", configs=COMPACTED)
     partition = hosted.get("orders")
     fill(hosted, partition, 3)
-    cleaner(hosted)
-
-    look(hosted)
+    made = cleaner(hosted)
+    hosted.broker.clock.advance(60_000)
+    hosted.broker.settle()
     assert list(range(12)) == offsets(partition)
+    return hosted, partition, made
 
-    look(hosted)
+
+def test_only_what_a_checkpoint_has_saved_is_compacted_and_one_is_asked_for_and_soon_used():
+    hosted, partition, _ = dirty_and_not_saved()
+
+    hosted.broker.clock.advance(int(CHECKPOINT_S * 1000))
+    hosted.broker.settle()
+
     assert 12 > len(offsets(partition))
+
+
+def test_a_cleaner_that_was_stopped_uses_no_checkpoint_that_it_asked_for():
+    hosted, partition, made = dirty_and_not_saved()
+    made.stop()
+
+    hosted.broker.clock.advance(int(CHECKPOINT_S * 1000))
+    hosted.broker.settle()
+
+    assert list(range(12)) == offsets(partition)
 
 
 def test_a_topic_that_is_not_compacted_is_left_alone(hosted):
