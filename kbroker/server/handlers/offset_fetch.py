@@ -22,7 +22,7 @@ from kbroker.protocol.messages.offsets import (
 from kbroker.protocol.wire import ZERO_UUID
 from kbroker.server.handlers.shared import TIMES_MAX, named_too_often
 from kbroker.server.rooms import Call, Rooms
-from kbroker.server.slices import Large, Pace, Steps, in_slices
+from kbroker.server.slices import SLICE, Large, Pace, Steps, in_slices
 
 NOTHING = Offset(-1, -1, "", -1, -1, ZERO_UUID)  # where nothing was committed
 
@@ -67,7 +67,7 @@ def _one_group(rooms: Rooms, version: int, request: OffsetFetchRequest) -> Steps
     asked, pace = request.topics, Pace()
     if asked is None:
         fetched = yield from pace.all_of(rooms.groups.fetching(request.group_id, None))
-        by_topic = yield from _by_topic(fetched, pace)
+        by_topic = yield from _by_topic(fetched)
     else:
         by_topic = [(topic.name, topic.partition_indexes) for topic in asked]
         fetched = yield from _fetch(
@@ -82,9 +82,9 @@ def _one_group(rooms: Rooms, version: int, request: OffsetFetchRequest) -> Steps
     topics = []
     for name, indexes in by_topic:
         topics.append(topic := OffsetFetchResponseTopic(name=name))
-        for index in indexes:
-            offset = found.get((name, index), NOTHING)
-            topic.partitions.append(
+        for at in range(0, len(indexes), SLICE):
+            some = indexes[at : at + SLICE]
+            topic.partitions += [
                 OffsetFetchResponsePartition(
                     partition_index=index,
                     committed_offset=offset.offset,
@@ -92,8 +92,10 @@ def _one_group(rooms: Rooms, version: int, request: OffsetFetchRequest) -> Steps
                     metadata=offset.metadata,
                     error_code=of_each,
                 )
-            )
-            if pace.over():
+                for index in some
+                for offset in (found.get((name, index), NOTHING),)
+            ]
+            if pace.over(len(some)):
                 yield None
     return OffsetFetchResponse(topics=topics, error_code=error)
 
@@ -109,12 +111,12 @@ def _fetch(
     return fetched
 
 
-def _by_topic(fetched: Fetched, pace: Pace) -> Generator[None, None, list[tuple[str, list[int]]]]:
+def _by_topic(fetched: Fetched) -> Generator[None, None, list[tuple[str, list[int]]]]:
     """Partitions of all offsets that were found, in order."""
     topics: dict[str, list[int]] = {}
-    for name, index in fetched.offsets:
+    for number, (name, index) in enumerate(fetched.offsets, 1):
         topics.setdefault(name, []).append(index)
-        if pace.over():
+        if number % SLICE == 0:
             yield None
     return [(name, sorted(topics[name])) for name in sorted(topics)]
 
@@ -127,7 +129,7 @@ def _group(
     wanted: list[tuple[bytes, str, str | None, list[int]]] = []
     if asked.topics is None:
         fetched = yield from pace.all_of(rooms.groups.fetching(asked.group_id, None))
-        by_topic = yield from _by_topic(fetched, pace)
+        by_topic = yield from _by_topic(fetched)
         for name, indexes in by_topic:
             topic = rooms.cluster.state.topics.get(name) if by_id else None
             if (
@@ -173,9 +175,9 @@ def _partitions(
 ) -> Generator[None, None, None]:
     found = fetched.offsets
     error = ErrorCode.UNKNOWN_TOPIC_ID if known_as is None else ErrorCode.NONE
-    for index in indexes:
-        offset = NOTHING if known_as is None else found.get((known_as, index), NOTHING)
-        answer.partitions.append(
+    for at in range(0, len(indexes), SLICE):
+        some = indexes[at : at + SLICE]
+        answer.partitions += [
             OffsetFetchResponsePartitions(
                 partition_index=index,
                 committed_offset=offset.offset,
@@ -183,6 +185,8 @@ def _partitions(
                 metadata=offset.metadata,
                 error_code=error,
             )
-        )
-        if pace.over():
+            for index in some
+            for offset in (NOTHING if known_as is None else found.get((known_as, index), NOTHING),)
+        ]
+        if pace.over(len(some)):
             yield None

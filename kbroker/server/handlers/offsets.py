@@ -24,7 +24,7 @@ from kbroker.protocol.messages.offsets import (
 from kbroker.protocol.wire import ZERO_UUID
 from kbroker.server.handlers.pending import Pending
 from kbroker.server.rooms import Call, Later, Rooms
-from kbroker.server.slices import SLICE, Awaited, Large, Pace, Steps, in_slices
+from kbroker.server.slices import SLICE, Awaited, Large, Steps, in_slices
 
 GROUP_NOT_FOUND_FROM = (
     9  # OffsetCommit says that a group is not there; before, that the generation is not its own
@@ -92,7 +92,7 @@ class _Made:
     def steps(self) -> Generator[None, None, None]:
         """Make it, pausing now and then."""
         rooms, version, request = self._rooms, self._version, self._request
-        known, offsets, pace = self.known, self.offsets, Pace()
+        known, offsets, left = self.known, self.offsets, SLICE
         metadata_max = rooms.settings.offset_metadata_max_bytes
         now_ms = rooms.clock.wall_ms()
         retention_ms = request.retention_time_ms
@@ -107,7 +107,9 @@ class _Made:
                 OffsetCommitResponseTopic(name=asked.name, topic_id=asked.topic_id, partitions=answers)
             )
             for each in asked.partitions:
-                if pace.over():
+                left -= 1
+                if not left:
+                    left = SLICE
                     yield
                 index = each.partition_index
                 answer = OffsetCommitResponsePartition(partition_index=index)
