@@ -36,9 +36,9 @@ CAN_COMPILE = $(shell command -v cc >/dev/null && $(BIN)/python -c 'import os, s
 	print(os.path.exists(sysconfig.get_path("include") + "/Python.h") or "")' 2>/dev/null)
 ifeq ($(ON),compiled)
 BUILT := $(COMPILED_STAMP)
-ON_BUILD := env PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(COMPILED)/lib
-KBROKER := $(ON_BUILD) $(BIN)/python -m kbroker
-PYTEST := $(ON_BUILD) KBROKER_TESTS_ON=compiled $(BIN)/python -m pytest -o "pythonpath=$(COMPILED)/lib ."
+ON_BUILD := env PYTHONPATH=$(CURDIR)/$(COMPILED)/lib
+KBROKER := $(ON_BUILD) $(BIN)/python -P -m kbroker
+PYTEST := $(ON_BUILD) KBROKER_TESTS_ON=compiled $(BIN)/python -P -m pytest -o "pythonpath=$(COMPILED)/lib ."
 else
 KBROKER := $(BIN)/kbroker
 PYTEST := $(BIN)/python -m pytest

@@ -33,7 +33,7 @@ def name_of(path):
 
 def run_python(code, **environment):
     return subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-P", "-c", code],
         cwd=ROOT,
         env={**os.environ, **environment},
         capture_output=True,

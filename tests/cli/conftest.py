@@ -100,7 +100,7 @@ def process(environment):
     running, limits = [], []
 
     def start(*args, **options):
-        command = [sys.executable, "-m", "kbroker", *args]
+        command = [sys.executable, "-P", "-m", "kbroker", *args]
         options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
         one = subprocess.Popen(command, env=environment, **options)
         running.append(one)

@@ -67,7 +67,7 @@ def test_completing_a_verb_imports_none():
     )
 
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
 
     assert "[]\n" == done.stdout

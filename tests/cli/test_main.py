@@ -35,6 +35,6 @@ def test_the_tables_help_is_the_verbs_own(name):
 
 
 def test_it_runs_as_a_module():
-    command = [sys.executable, "-m", "kbroker", "--version"]
+    command = [sys.executable, "-P", "-m", "kbroker", "--version"]
 
     assert VERSION == subprocess.run(command, capture_output=True, text=True, timeout=60).stdout

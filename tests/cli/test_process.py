@@ -191,7 +191,7 @@ def test_a_refused_descriptor_limit_stops_nothing(monkeypatch):
 def test_the_age_of_the_process_counts_from_its_start():
     code = "from kbroker.cli.process import process_age; print(process_age())"
     age = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT_S, check=True
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=LIMIT_S, check=True
     )
 
     assert 0 <= float(age.stdout) < LIMIT_S

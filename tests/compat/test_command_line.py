@@ -37,7 +37,7 @@ def kbroker(at: Endpoint) -> Callable[..., str]:
 
 def command(to: Endpoint, *args: object) -> list[str]:
     flags = ["-b", to.servers, *(["--ca", to.ca] if to.ca else [])]
-    return [sys.executable, "-m", "kbroker", *map(str, args), *flags]
+    return [sys.executable, "-P", "-m", "kbroker", *map(str, args), *flags]
 
 
 @pytest.fixture

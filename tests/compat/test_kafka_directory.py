@@ -41,7 +41,7 @@ class Successor(KbrokerPeer):
 
     def argv(self, properties: Path) -> list[str]:
         """Nothing but the file."""
-        return [sys.executable, "-m", "kbroker", "start", "--config", str(properties)]
+        return [sys.executable, "-P", "-m", "kbroker", "start", "--config", str(properties)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ def broker(tmp_path):
 
 
 def refused(*options):
-    argv = [sys.executable, "-m", "kbroker", "start", *map(str, options)]
+    argv = [sys.executable, "-P", "-m", "kbroker", "start", *map(str, options)]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert (1, "") == (done.returncode, done.stdout), done.stderr
     assert done.stderr.startswith("kbroker cannot start: "), done.stderr

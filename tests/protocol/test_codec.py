@@ -408,7 +408,7 @@ def test_families_are_imported_when_somebody_asks_for_them():
         "print([m for m in sys.modules if m.startswith('kbroker.protocol.messages.')], REQUESTS[18].__name__)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-P", "-c", script], capture_output=True, text=True, check=True, timeout=60
     )
 
     assert "[] ApiVersionsRequest\n" == done.stdout

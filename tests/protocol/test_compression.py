@@ -81,7 +81,7 @@ def test_a_bomb_takes_no_more_memory_than_the_bound(codec, tmp_path):
     bomb.write_bytes(compress(codec, bytes(64 * MIB)))
 
     child = subprocess.run(
-        [sys.executable, "-c", TRY, str(codec), str(bomb)], capture_output=True, text=True, timeout=60
+        [sys.executable, "-P", "-c", TRY, str(codec), str(bomb)], capture_output=True, text=True, timeout=60
     )
 
     assert ("", 0) == (child.stderr, child.returncode)

@@ -287,7 +287,17 @@ class Process:
     def __init__(self, folder: Path) -> None:
         config = folder / "server.properties"
         config.write_text("kbroker.fsync.before.ack=false\n")
-        argv = [sys.executable, "-m", "kbroker", "start", "--port", "0", "--data-dir", str(folder / "data")]
+        argv = [
+            sys.executable,
+            "-P",
+            "-m",
+            "kbroker",
+            "start",
+            "--port",
+            "0",
+            "--data-dir",
+            str(folder / "data"),
+        ]
         self.log = (folder / "log").open("wb+")
         self._process = subprocess.Popen(
             [*argv, "--config", str(config)], stdout=subprocess.PIPE, stderr=self.log

@@ -39,7 +39,7 @@ class BrokerProcess:
 
     def spawn(self) -> None:
         """Begin to start it."""
-        argv = [sys.executable, "-m", "kbroker", "start", "--port", str(self.port)]
+        argv = [sys.executable, "-P", "-m", "kbroker", "start", "--port", str(self.port)]
         argv += ["--data-dir", str(self.data)]
         for name, value in self._settings.items():
             argv += ["--set", f"{name}={value}"]

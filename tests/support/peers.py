@@ -168,7 +168,7 @@ class KbrokerPeer(Peer):
 
     def argv(self, properties: Path) -> list[str]:
         """The command line."""
-        argv = [sys.executable, "-m", "kbroker", "start", "--port", str(self.port)]
+        argv = [sys.executable, "-P", "-m", "kbroker", "start", "--port", str(self.port)]
         return [*argv, "--data-dir", str(self.folder / "data"), "--config", str(properties)]
 
 
