@@ -33,6 +33,7 @@ from kbroker.groups.events import (
 )
 from kbroker.groups.ledger import Hosted, Ledger, Parts, is_other
 from kbroker.groups.limits import GroupLimits
+from kbroker.groups.work import Work
 from kbroker.observe import logs
 from kbroker.replication.partition import Partition
 from kbroker.replication.replicas import Replicas
@@ -121,6 +122,7 @@ class GroupCoordinator:
             new_member_id=self._new_member_id,
             commit_timeout_ms=lambda: settings.offsets_commit_timeout_ms,
             floor=Floor(clock),
+            work=Work(clock),
             codec=settings.offsets_topic_compression_codec,
             id_of=self._id_of,
         )

@@ -50,6 +50,7 @@ from kbroker.groups.records import (
     offset_value,
     read_record,
 )
+from kbroker.groups.work import Work
 from kbroker.observe import logs
 from kbroker.protocol.wire import ZERO_UUID
 from kbroker.replication.partition import Partition
@@ -87,6 +88,7 @@ class Parts(NamedTuple):
     new_member_id: Callable[[str], str]
     commit_timeout_ms: Callable[[], int]
     floor: Floor
+    work: Work
     codec: int
     id_of: Callable[[str], bytes | None]  # of the topic of this name, if there is one
 
@@ -336,7 +338,7 @@ class Ledger:
             hosted.effects += effects
             if hosted.performing is None:
                 hosted.performing = self._perform(hosted)
-                self._take(hosted.performing)
+                self._parts.work.take(hosted.performing)
         self._arm(hosted)
 
     def _perform(self, hosted: Hosted) -> Iterator[None]:
@@ -392,7 +394,7 @@ class Ledger:
             hosted.under_way = {}
         hosted.under_way[id(offsets)] = offsets
         if len(offsets) > OFFSETS_PER_SLICE:
-            return self._take(self._commit_many(hosted, commit))
+            return self._parts.work.take(self._commit_many(hosted, commit))
         key = OffsetKeys(group_id).key
         self._append(
             hosted,
@@ -429,7 +431,7 @@ class Ledger:
         put = hosted.offsets.put  # those before are among them by now
         if len(offsets) > OFFSETS_PER_SLICE:
             hosted.keeping = _put_many(hosted, offsets)
-            self._take(hosted.keeping)
+            self._parts.work.take(hosted.keeping)
         else:
             for topic, partition, offset in offsets:
                 put(topic, partition, offset)
@@ -489,12 +491,14 @@ class Ledger:
         if self.shard.state is State.LOADING:
             self._deleted |= names
         if self.shard.state is State.SERVING:
-            self._take(self._bury_all(names))
+            self._burying.append(names)
+            self._parts.work.take_in_turn(self._bury_all(names, self._burying))
 
-    def _bury_all(self, names: frozenset[str]) -> Iterator[None]:
+    def _bury_all(self, names: frozenset[str], burying: list[frozenset[str]]) -> Iterator[None]:
         """In slices: a hundred thousand groups may have read a topic. Another may have its name meanwhile."""
-        self._burying.append(names)
-        burying, id_of, left = self._burying, self._parts.id_of, BURIED_PER_SLICE
+        if burying is not self._burying:  # read anew, and begun anew, before this was begun
+            return
+        id_of, left = self._parts.id_of, BURIED_PER_SLICE
         for hosted in list(self.groups.values()):
             left -= 1
             where: list[Where] = []
@@ -514,16 +518,6 @@ class Ledger:
                     self._bury(hosted, buried)
                     left -= BURIAL_COST + len(buried)
         burying.remove(names)
-
-    def _take(self, steps: Iterator[None]) -> None:
-        """A slice now, each other one in a turn of its own."""
-        clock = self._clock
-        try:
-            for _ in steps:
-                clock.call_at(clock.monotonic(), partial(self._take, steps))
-                return
-        except Exception as error:  # a door: others are worked on
-            log.exception("work on groups ended", error, partition=str(self.shard.tp))
 
     def _unanswered(self, error: ErrorCode) -> None:
         """How something ended that nobody asked for: the next round, or the next start, tries again."""

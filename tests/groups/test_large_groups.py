@@ -207,6 +207,20 @@ def test_a_deletion_that_a_new_reading_of_the_log_cut_short_is_done_behind_it(ho
     assert [{}] * 10 == [house.committed(f"g{number}") for number in range(10)]
 
 
+def test_deletions_that_wait_for_each_other_are_all_done_behind_a_new_reading(house, caplog):
+    committed(house, 10)
+    house.create("u")
+    house.commit("g0", {("u", 0): 6})
+    house.delete_topic("t")
+    house.delete_topic("u")
+
+    house.groups._ledgers[0].shard.read_anew()
+    house.settle()
+
+    assert [{}] * 10 == [house.committed(f"g{number}") for number in range(10)]
+    assert "work on groups ended" not in caplog.text
+
+
 # -- a commit of very many offsets
 
 
