@@ -75,6 +75,9 @@ APIS: dict[int, Api] = {
         "handlers.producers.handle_init_producer_id", 0, 5
     ),  # 6 is two-phase commit, unstable in Kafka too
     23: _api("handlers.leader_epochs.handle_offset_for_leader_epoch", 2, 4),
+    29: _api("handlers.acls.handle_describe_acls", 1, 3),
+    30: _api("handlers.acls.handle_create_acls", 1, 3),
+    31: _api("handlers.acls.handle_delete_acls", 1, 3),
     32: _api("handlers.configs.handle_describe_configs", 1, 4),
     33: _api("handlers.configs.handle_alter_configs", 0, 2),
     35: _api("handlers.cluster.handle_describe_log_dirs", 1, 5),

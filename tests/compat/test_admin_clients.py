@@ -147,6 +147,17 @@ def test_kafka_python_looks_for_users_and_groups(python: Any, topic: str) -> Non
     assert topic not in python.describe_user_scram_credentials()
 
 
+def test_kafka_python_is_told_that_there_are_no_acls(python: Any) -> None:
+    from kafka import admin
+    from kafka.errors import SecurityDisabledError
+
+    every = admin.ResourcePatternFilter(admin.ResourceType.ANY, None, admin.ACLResourcePatternType.ANY)
+    of_all = admin.ACLFilter(None, None, admin.ACLOperation.ANY, admin.ACLPermissionType.ANY, every)
+
+    with pytest.raises(SecurityDisabledError, match="No Authorizer is configured"):
+        python.describe_acls(of_all)
+
+
 # librdkafka ----------------------------------------------------------------------------------------------------
 
 

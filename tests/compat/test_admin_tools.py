@@ -30,6 +30,7 @@ LOG_DIRS, API_VERSIONS = f"{TOOLS}LogDirsCommand", f"{TOOLS}BrokerApiVersionsCom
 ELECTION, REASSIGN = f"{TOOLS}LeaderElectionCommand", f"{TOOLS}reassign.ReassignPartitionsCommand"
 FEATURES, QUORUM, CLUSTER = f"{TOOLS}FeatureCommand", f"{TOOLS}MetadataQuorumCommand", f"{TOOLS}ClusterTool"
 METRICS, GROUPS = f"{TOOLS}ClientMetricsCommand", f"{TOOLS}consumer.group.ConsumerGroupCommand"
+ACLS = f"{TOOLS}AclCommand"
 
 Run = Callable[..., str]
 UUID = r"[A-Za-z0-9_-]{22}"
@@ -337,6 +338,14 @@ def test_features(run: Run, fail: Run) -> None:
     unknown = fail(FEATURES, "upgrade", "--feature", "nope=1", "--dry-run")
     assert "does not support this feature" in unknown
     assert "only supports versions 7-30" in fail(FEATURES, "upgrade", "--feature", "metadata.version=31")
+
+
+def test_there_are_no_acls(fail: Run, topic: str) -> None:
+    for verb in (
+        ("--list",),
+        ("--add", "--allow-principal", "User:somebody", "--operation", "Read", "--topic", topic),
+    ):
+        assert "No Authorizer is configured" in fail(ACLS, *verb)
 
 
 def test_the_metadata_quorum(run: Run, node: str) -> None:

@@ -64,7 +64,14 @@ from kbroker.protocol.messages.quotas import (
     EntityData,
     OpData,
 )
-from kbroker.protocol.messages.security import DescribeUserScramCredentialsRequest
+from kbroker.protocol.messages.security import (
+    AclCreation,
+    CreateAclsRequest,
+    DeleteAclsFilter,
+    DeleteAclsRequest,
+    DescribeAclsRequest,
+    DescribeUserScramCredentialsRequest,
+)
 from kbroker.protocol.messages.topics import (
     CreatableTopic,
     CreatePartitionsRequest,
@@ -83,10 +90,15 @@ from tests.compat import group_requests
 from tests.support.peers import Peer
 from tests.support.raw import RawClient, error_codes
 
-TOPIC = 2  # a config resource's type
+TOPIC = 2  # a type of resources, of configs and of ACLs
+ANY, READ, ALLOW = 1, 3, 3  # in ACLs and filters of them
 PRODUCE, FETCH, API_VERSIONS = 0, 1, 18
 UNSUPPORTED_VERSION = 35
-REFUSED = {68: UNSUPPORTED_VERSION, 69: UNSUPPORTED_VERSION}  # groups of the new kind, with group.version=0
+SECURITY_DISABLED = 54
+REFUSED = {
+    **dict.fromkeys((29, 30, 31), SECURITY_DISABLED),  # no authorizer is configured
+    **dict.fromkeys((68, 69), UNSUPPORTED_VERSION),  # groups of the new kind, with group.version=0
+}
 # LEADER_NOT_AVAILABLE, NOT_LEADER_OR_FOLLOWER, COORDINATOR_LOAD_IN_PROGRESS, COORDINATOR_NOT_AVAILABLE,
 # NOT_COORDINATOR: ask again
 UNDER_WAY = {5, 6, 14, 15, 16}
@@ -165,6 +177,28 @@ REQUESTS: dict[int, Callable[[int, Place], Message]] = {
                 topic=at.name, partitions=[OffsetForLeaderPartition(partition=0, leader_epoch=0)]
             )
         ],
+    ),
+    29: lambda version, at: DescribeAclsRequest(
+        resource_type_filter=ANY, pattern_type_filter=ANY, operation=ANY, permission_type=ANY
+    ),
+    30: lambda version, at: CreateAclsRequest(
+        creations=[
+            AclCreation(
+                resource_type=TOPIC,
+                resource_name=at.name,
+                principal="User:somebody",
+                host="*",
+                operation=READ,
+                permission_type=ALLOW,
+            )
+        ]
+    ),
+    31: lambda version, at: DeleteAclsRequest(
+        filters=[
+            DeleteAclsFilter(
+                resource_type_filter=ANY, pattern_type_filter=ANY, operation=ANY, permission_type=ANY
+            )
+        ]
     ),
     32: lambda version, at: DescribeConfigsRequest(
         resources=[

@@ -251,6 +251,23 @@ def list_partition_reassignments(version):
     yield cl.ListPartitionReassignmentsRequest(topics=[wanted])
 
 
+def describe_acls(version):
+    yield se.DescribeAclsRequest(
+        resource_type_filter=1, pattern_type_filter=1, operation=1, permission_type=1
+    )
+
+
+def create_acls(version):
+    yield se.CreateAclsRequest(creations=[])
+    yield se.CreateAclsRequest(
+        creations=[se.AclCreation(resource_type=2, resource_name=name) for name in "ab"]
+    )
+
+
+def delete_acls(version):
+    yield se.DeleteAclsRequest(filters=[se.DeleteAclsFilter(resource_type_filter=1)] * 2)
+
+
 def describe_user_scram_credentials(version):
     yield se.DescribeUserScramCredentialsRequest(users=None)
     yield se.DescribeUserScramCredentialsRequest(users=[se.UserName(name=name) for name in "aab"])
@@ -326,6 +343,9 @@ REQUESTS_OF = {
     21: delete_records,
     22: init_producer_id,
     23: offset_for_leader_epoch,
+    29: describe_acls,
+    30: create_acls,
+    31: delete_acls,
     32: describe_configs,
     33: alter_configs,
     35: describe_log_dirs,
