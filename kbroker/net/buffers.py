@@ -7,7 +7,10 @@ from contextlib import suppress
 from mmap import mmap
 from typing import Protocol
 
-# One read takes at most this much from a connection. Frames that fit are handled in place, several per read.
+# One read takes at most this much from a connection. Whole frames in it are handled in place, and what they append to one
+# log is written by one call: a producer of 64 KiB batches has five in flight.
+READ_SIZE = 512 << 10
+# Up to here a frame that came in part is expected to come whole, with others, by the next read.
 SHARED_SIZE = 256 << 10
 # Buffers kept for the next large frame, and the size up to which one is worth keeping.
 POOL_BUFFERS_MAX = 16
@@ -88,7 +91,7 @@ class Buffers:
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
-        self.shared = bytearray(SHARED_SIZE)
+        self.shared = bytearray(READ_SIZE)
         self.view = memoryview(self.shared)
         self._send: memoryview | None = None
         self._free: list[mmap] = []

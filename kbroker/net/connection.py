@@ -309,7 +309,7 @@ class Connection:
             self._body = self._buffers.take(need)
             self._view = memoryview(self._body)[:need]
             self._need = need
-            self._granted = min(need, SHARED_SIZE)
+            self._granted = min(need, max(SHARED_SIZE, len(rest)))  # what is there is there
         self._frame_looks = 0
         self._got = len(rest)
         self._view[: self._got] = rest

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kbroker.errors import ProtocolError
 from kbroker.net import connection as module
-from kbroker.net.buffers import SHARED_SIZE, Budget, Buffers
+from kbroker.net.buffers import READ_SIZE, SHARED_SIZE, Budget, Buffers
 from kbroker.net.connection import BUDGET_STEP, UNANSWERED_MAX, UNSENT_BYTES_MAX
 from kbroker.net.slots import Slot
 from kbroker.protocol.messages.api_versions import ApiVersionsResponse
@@ -125,7 +125,7 @@ def test_frames_of_any_size_in_pieces_of_any_size_arrive_whole(sizes, data):
 
 
 def test_a_frame_larger_than_the_shared_buffer_gets_its_own():
-    body = bytes(range(256)) * 2048  # 512 KiB
+    body = bytes(range(256)) * (READ_SIZE // 256 + 1)
     wire = Wire()
 
     wire.arrive(frame(ONE) + frame(body) + frame(TWO))
