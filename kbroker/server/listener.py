@@ -140,9 +140,7 @@ class Connections:
     def __len__(self) -> int:
         return len(self._open)
 
-    def add(
-        self, sock: Any, address: Any, listener: str, dispatcher: Serves, secure: Secure | None
-    ) -> None:
+    def add(self, sock: Any, address: Any, listener: str, dispatcher: Serves, secure: Secure | None) -> None:
         """Serve an accepted socket, or close it where a limit says so."""
         ip = str(address[0])
         peer = f"[{ip}]:{address[1]}" if ":" in ip else f"{ip}:{address[1]}"
