@@ -12,9 +12,6 @@ from members import POLL_S, Member, member_ops
 from lines import Ask, Failed
 
 LIMIT_S = 25
-# librdkafka copies an offset's metadata without the zero that ends it, and confluent-kafka reads up to one: what follows in
-# memory comes along, and may be no text.
-METADATA_TRIES = 10
 # Kafka's own error is only in the words of a fatal one
 FATAL = {"Static consumer fenced": 82, "API version not supported": 35}
 
@@ -112,14 +109,8 @@ def group_ops(
 
     def group_offset(ask: Ask) -> Any:
         client = admin(ask)
-        for left in reversed(range(METADATA_TRIES)):
-            [told] = client.list_consumer_group_offsets([_partition(ask)]).values()
-            try:
-                [found] = told.result(LIMIT_S).topic_partitions
-                break
-            except UnicodeDecodeError:
-                if not left:
-                    raise
+        [told] = client.list_consumer_group_offsets([_partition(ask)]).values()
+        [found] = told.result(LIMIT_S).topic_partitions
         if found.error is not None:
             raise KafkaException(found.error)
         offset = None if found.offset < 0 else found.offset
