@@ -7,6 +7,8 @@ from typing import Any
 
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
+from kafka import KafkaAdminClient
+from kafka import TopicPartition as NamedPartition
 from members import POLL_S, Member, member_ops
 
 from lines import Ask, Failed
@@ -14,6 +16,22 @@ from lines import Ask, Failed
 LIMIT_S = 25
 # Kafka's own error is only in the words of a fatal one
 FATAL = {"Static consumer fenced": 82, "API version not supported": 35}
+
+
+def _metadata(ask: Ask, found: TopicPartition) -> str:
+    """librdkafka copies an offset's metadata without the zero that ends it, and confluent-kafka reads on up to one: what
+    lies there in memory may be no text. Then another client reads it."""
+    try:
+        return found.metadata  # type: ignore[no-any-return]
+    except UnicodeDecodeError:
+        pass
+    tls = {"security_protocol": "SSL", "ssl_cafile": ask["ca"]} if ask["ca"] else {}
+    client = KafkaAdminClient(bootstrap_servers=ask["servers"], **tls)
+    try:
+        named = NamedPartition(ask["topic"], ask["partition"])
+        return client.list_group_offsets({ask["group"]: [named]})[ask["group"]][named].metadata  # type: ignore[no-any-return]
+    finally:
+        client.close()
 
 
 class ConfluentMember(Member):
@@ -114,7 +132,7 @@ def group_ops(
         if found.error is not None:
             raise KafkaException(found.error)
         offset = None if found.offset < 0 else found.offset
-        return {"offset": offset, "metadata": found.metadata, "epoch": found.leader_epoch}
+        return {"offset": offset, "metadata": _metadata(ask, found), "epoch": found.leader_epoch}
 
     def alter_offset(ask: Ask) -> Any:
         client = admin(ask)
