@@ -181,9 +181,8 @@ class PartitionLog:
         self._active: Segment | None = None  # the last segment, when it is loaded and takes batches
         self._asked = False  # `write_out` will be called at this turn's end
         self._lent = False  # `return_views` will be called: views in the tail are good until then
-        self._tail: list[
-            bytes | memoryview
-        ] = []  # appended, not yet written: the last bytes of the last segment
+        # appended, not yet written: the last bytes of the last segment
+        self._tail: list[bytes | memoryview] = []
         self._dirty: list[Segment] = []  # written since the last flush began
         self._files_to_sync: list[File] | None = None  # other files, likewise
         self._names_dirty = False  # the folder has names that are not synced
@@ -378,9 +377,10 @@ class PartitionLog:
         self.observer.log_moved()
 
     def failed(self, error: BaseException) -> None:
-        """`write_out` broke: our own fault. This partition takes no more writes."""
+        """`write_out` or `return_views` broke: our own fault. This partition takes no more writes."""
         log.error("partition stopped", partition=str(self.tp), error=repr(error))
         self.broken = error
+        self._tail = []  # views in it are of a buffer that is used again, and nobody waits for what they were
         self.observer.log_cut(self.written, error)
 
     def _take_back(self, error: OSError | scan.Damaged) -> KafkaError:

@@ -153,6 +153,27 @@ def test_what_does_not_fit_on_the_disk_was_never_appended(disk: MemoryDisk, brok
     assert [0] == stored(log)
 
 
+def test_a_log_that_breaks_writes_nothing_of_what_the_buffer_holds_next(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = broker.directory.log(TP, TOPIC_ID, config())
+    one = batch(LARGE)
+
+    def breaks(self: MemoryFile, parts: Sequence[Buffer]) -> None:
+        raise ValueError("our own fault")
+
+    broker.turn.lend()
+    log.append(one, 1)
+    with monkeypatch.context() as broken:
+        broken.setattr(MemoryFile, "append", breaks)
+        broker.turn.take_back()
+    reuse(one)
+    broker.settle()
+
+    assert isinstance(log.broken, ValueError)
+    assert (0, 0) == (log.written, log.segments[0].file.size)
+
+
 def test_a_log_that_fails_leaves_the_others_their_batches(broker: Broker) -> None:
     class Failing:
         failed_with: BaseException | None = None
