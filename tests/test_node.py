@@ -511,28 +511,36 @@ async def unclean(lives, disk, partitions: int) -> None:
     disk.crash("all")
 
 
-async def test_a_start_may_be_ended_at_any_slice_of_a_recovery(lives, disk, monkeypatch):
-    await unclean(lives, disk, 3)
-    monkeypatch.setattr("kbroker.server.progress.SLICE_SECONDS", 0)
-    monkeypatch.setattr("kbroker.storage.recovery.SLICE_BYTES", 1)
-    monkeypatch.setattr("kbroker.storage.scan.SLICE_BYTES", 1)
-
+async def ended_ever_later(lives, disk, holds):
+    """Starts that are ended, each one round of the loop later than the one before, until one has come to its end: how
+    many were, and that one's node. Each has let go of everything, and `holds(node, how many before)`."""
     ended, life = 0, lives()
     while True:
         start = asyncio.ensure_future(life.node.start())
         for _ in range(ended):
             await asyncio.sleep(0)
         if start.done():
-            break
+            return ended, life.node
         start.cancel()
         with pytest.raises(asyncio.CancelledError):
             await start
-        assert port_is_free(life.node.endpoints[0].port) if ended else True
+        assert holds(life.node, ended)
         assert ({}, []) == (disk.locks, life.net.listening)
         ended, life = ended + 1, lives()
 
+
+async def test_a_start_may_be_ended_at_any_slice_of_a_recovery(lives, disk, monkeypatch):
+    await unclean(lives, disk, 3)
+    monkeypatch.setattr("kbroker.server.progress.SLICE_SECONDS", 0)
+    monkeypatch.setattr("kbroker.storage.recovery.SLICE_BYTES", 1)
+    monkeypatch.setattr("kbroker.storage.scan.SLICE_BYTES", 1)
+
+    ended, node = await ended_ever_later(
+        lives, disk, lambda node, before: not before or port_is_free(node.endpoints[0].port)
+    )
+
     assert ended > 3 * 3 + 3, ended  # a record, a partition: the loop was let go on after each
-    assert 3 == sum(b"record 2" in data(life.node, "orders", index) for index in range(3))
+    assert 3 == sum(b"record 2" in data(node, "orders", index) for index in range(3))
 
 
 async def test_a_long_start_says_now_and_then_how_far_it_is(lives, disk, monkeypatch, caplog):
@@ -556,22 +564,10 @@ async def test_a_start_after_a_clean_stop_that_is_ended_stays_clean(lives, disk,
     monkeypatch.setattr("kbroker.server.progress.SLICE_SECONDS", 0)
     monkeypatch.setattr("kbroker.storage.directory.FOLDERS_PER_SLICE", 1)
 
-    ended, life = 0, lives()
-    while True:
-        start = asyncio.ensure_future(life.node.start())
-        for _ in range(ended):
-            await asyncio.sleep(0)
-        if start.done():
-            break
-        start.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await start
-        assert disk.exists(MARKER)
-        assert ({}, []) == (disk.locks, life.net.listening)
-        ended, life = ended + 1, lives()
+    ended, node = await ended_ever_later(lives, disk, lambda *_: disk.exists(MARKER))
 
     assert ended > 2 + 2, ended  # the loop was let go on at each folder, and at each log
-    assert b"1" in data(life.node, "orders", 1)
+    assert b"1" in data(node, "orders", 1)
 
 
 async def test_what_a_folder_says_of_its_topic_is_read_once(lives, disk, monkeypatch):

@@ -39,6 +39,7 @@ from kbroker.replication.partition import Partition
 from kbroker.replication.replicas import Replicas
 from kbroker.replication.shard_loading import Floor
 from kbroker.seams import Clock, Random, Threads, Timer
+from kbroker.storage.slices import whole
 from kbroker.turn import Turn
 
 log = logs.get_logger("groups")
@@ -251,13 +252,7 @@ class GroupCoordinator:
 
     def fetch(self, group_id: str, partitions: list[tuple[str, int]] | None) -> Fetched:
         """As `fetching`, at once."""
-        steps = self.fetching(group_id, partitions)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as end:
-                fetched: Fetched = end.value
-                return fetched
+        return whole(self.fetching(group_id, partitions))
 
     def fetching(
         self, group_id: str, partitions: list[tuple[str, int]] | None

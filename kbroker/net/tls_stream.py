@@ -18,12 +18,10 @@ class TlsStream:
     """
 
     __slots__ = ("_established", "_refused", "_retry", "_sock", "_wants_write", "hold")
-    piece_max: ClassVar[int] = (
-        256 << 10
-    )  # larger pieces save calls, smaller ones are read again less when the peer is slow
-    copies: ClassVar[bool] = (
-        True  # OpenSSL reads the bytes in this process: a truncated memory map would kill it
-    )
+    # larger pieces save calls, smaller ones are read again less when the peer is slow
+    piece_max: ClassVar[int] = 256 << 10
+    # OpenSSL reads the bytes in this process: a truncated memory map would kill it
+    copies: ClassVar[bool] = True
 
     def __init__(self, sock: ssl.SSLSocket) -> None:
         self._sock = sock

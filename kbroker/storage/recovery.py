@@ -56,9 +56,8 @@ def open_clean(disk: Disk, folder: str, config: TopicConfig) -> Found | None:
 def _end_of(segment: Segment) -> int | None:
     """The offset behind its last batch; None when it is damaged."""
     try:
-        if (
-            segment.size <= segment.interval
-        ):  # most are, of ten thousand; their indexes say nothing, or are not there
+        # most are, of ten thousand; their indexes say nothing, or are not there
+        if segment.size <= segment.interval:
             return segment._load_from(OffsetIndex(), TimeIndex())[0]
         return segment.load()
     except scan.Damaged:

@@ -14,25 +14,15 @@ from kbroker.protocol.messages.produce import ProduceResponse
 from kbroker.server import quotas as q
 from kbroker.server.quotas import FETCH, MUTATION, PRODUCE, REQUEST, Quotas, Windows
 from kbroker.server.rooms import breathe
+from tests.support.rooms import FakeConnection
 from tests.support.storage import ManualClock
 
 ANNE = (("user", "anne"),)
 APP = (("client-id", "app"),)
 
 
-class FakeConnection:
-    """Counts who has asked for a pause."""
-
-    def __init__(self) -> None:
-        self.open = True
-        self.stamp = None
-        self.paused = 0
-
-    def pause(self) -> None:
-        self.paused += 1
-
-    def resume(self) -> None:
-        self.paused -= 1
+class Told(FakeConnection):
+    """What its answers say of the time to wait."""
 
     def throttle_ms(self) -> int:
         response = ProduceResponse()
@@ -48,7 +38,7 @@ class House:
         self.clock = ManualClock()
         self.quotas = Quotas(self.clock, windows=Windows(11, 1), mutation_windows=Windows(11, 1))
         self.quotas.load(quotas)
-        self.connection = FakeConnection()
+        self.connection = Told()
 
     def call(self, user="anne", client_id="app", connection=None):
         return SimpleNamespace(
@@ -144,7 +134,7 @@ def test_a_longer_wait_takes_the_place_of_a_shorter_one():
 
 def test_connections_of_one_client_share_its_limit():
     house = House({ANNE: {PRODUCE: 1000.0}})
-    other = FakeConnection()
+    other = Told()
 
     house.quotas.produced(house.call(), 10_000)
     house.quotas.produced(house.call(client_id="other", connection=other), 5_000)

@@ -53,23 +53,9 @@ from kbroker.server.slices import SLICE, Awaited, Large, in_slices
 from tests.server.test_dispatch import House as DispatchHouse
 from tests.support.fake_groups import FakeGroups
 from tests.support.fake_net import Wire
-from tests.support.rooms import CALLER, House
+from tests.support.rooms import CALLER, FakeConnection, House
 
 MANY = [f"group-{number}" for number in range(3 * SLICE + 5)]
-
-
-class FakeConnection:
-    """Counts who asked it to pause."""
-
-    def __init__(self) -> None:
-        self.paused = 0
-        self.stamp = None
-
-    def pause(self) -> None:
-        self.paused += 1
-
-    def resume(self) -> None:
-        self.paused -= 1
 
 
 def call(connection: Any = None) -> Call:

@@ -44,6 +44,21 @@ CALLER = {"listener": "PLAINTEXT", "principal": "User:ANONYMOUS", "client_id": "
 OPEN: list[House] = []  # those of this test, to be closed at its end: each holds a file
 
 
+class FakeConnection:
+    """A connection, as far as handlers touch it; counts who asked for a pause."""
+
+    def __init__(self) -> None:
+        self.open = True
+        self.stamp: Callable[[Any], None] | None = None
+        self.paused = 0
+
+    def pause(self) -> None:
+        self.paused += 1
+
+    def resume(self) -> None:
+        self.paused -= 1
+
+
 class House:
     """One broker's rooms, and the other brokers that a test registers."""
 

@@ -132,9 +132,8 @@ def _group(
         by_topic = yield from _by_topic(fetched)
         for name, indexes in by_topic:
             topic = rooms.cluster.state.topics.get(name) if by_id else None
-            if (
-                topic is not None or not by_id
-            ):  # by id: of topics that exist, as the others have no id to name them by
+            # by id: of topics that exist, as the others have no id to name them by
+            if topic is not None or not by_id:
                 wanted.append((ZERO_UUID if topic is None else topic.id.bytes, name, name, indexes))
     else:
         wanted += [

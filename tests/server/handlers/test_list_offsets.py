@@ -22,7 +22,7 @@ from kbroker.server.handlers.list_offsets import handle_list_offsets
 from kbroker.server.rooms import Call
 from kbroker.testing import Broker
 from tests.support.raw_client import RawClient, address_of, produce_request
-from tests.support.rooms import CALLER, House
+from tests.support.rooms import CALLER, FakeConnection, House
 
 HOUR = 3_600_000
 BASE = 1_700_000_000_000
@@ -198,21 +198,6 @@ def test_times_below_zero_that_mean_nothing(client, topic, time):
     assert ErrorCode.UNSUPPORTED_VERSION == ask(client, topic, time).error_code
 
 
-class Reading:
-    """A connection, as far as handlers touch it."""
-
-    stamp = None
-
-    def __init__(self) -> None:
-        self.pauses = 0
-
-    def pause(self) -> None:
-        self.pauses += 1
-
-    def resume(self) -> None:
-        self.pauses -= 1
-
-
 @pytest.fixture
 def house(tmp_path):
     house = House(tmp_path)
@@ -239,14 +224,14 @@ def offsets(response) -> list[int]:
 
 @pytest.mark.parametrize(("timestamp", "offset"), [(LATEST, 2), (MAX_TIMESTAMP, 0), (0, 0)])
 def test_an_end_counts_what_was_written_before_it_was_asked_for(house, timestamp, offset):
-    connection = Reading()
+    connection = FakeConnection()
 
     later = wait_for_ends(house, connection, timestamp, LATEST)
 
     house.broker.turn.run()
-    assert (None, 1) == (later.response, connection.pauses)
+    assert (None, 1) == (later.response, connection.paused)
     house.broker.settle()
-    assert ([offset, 0], 0) == (offsets(later.response), connection.pauses)
+    assert ([offset, 0], 0) == (offsets(later.response), connection.paused)
 
 
 def test_a_record_that_was_answered_counts_at_once(tmp_path, topic):
@@ -261,13 +246,13 @@ def test_a_record_that_was_answered_counts_at_once(tmp_path, topic):
 
 
 def test_a_start_is_told_at_once(house):
-    response = wait_for_ends(house, Reading(), EARLIEST, LATEST)
+    response = wait_for_ends(house, FakeConnection(), EARLIEST, LATEST)
 
     assert [0, 0] == offsets(response)
 
 
 def test_a_disk_that_is_slow_is_waited_for_only_so_long(house):
-    later = wait_for_ends(house, Reading(), LATEST)
+    later = wait_for_ends(house, FakeConnection(), LATEST)
     partition = house.partitions.get("t", 0)
     house.broker.turn.run()  # written; the threads that sync it stand still
     now = house.broker.clock.monotonic()
@@ -281,11 +266,11 @@ def test_a_disk_that_is_slow_is_waited_for_only_so_long(house):
 
 
 def test_nobody_waits_for_a_connection_that_is_gone(house):
-    connection = Reading()
+    connection = FakeConnection()
     later = wait_for_ends(house, connection, LATEST)
 
     later.on_lost()
 
-    assert 0 == connection.pauses
+    assert 0 == connection.paused
     house.broker.settle()
-    assert 0 == connection.pauses
+    assert 0 == connection.paused

@@ -13,25 +13,10 @@ from kbroker.protocol.messages.fetch import FetchPartition, FetchRequest, FetchT
 from kbroker.server.handlers.fetch import WAITING_PARTITIONS_MAX, handle_fetch
 from kbroker.server.rooms import Call
 from kbroker.server.sessions import FetchSessions
-from tests.support.rooms import CALLER, House
+from tests.support.rooms import CALLER, FakeConnection, House
 
 PARTITIONS = WAITING_PARTITIONS_MAX + 1
 WAIT_MS = 500
-
-
-class Reading:
-    """A connection, as far as handlers touch it."""
-
-    stamp = None
-
-    def __init__(self) -> None:
-        self.pauses = 0
-
-    def pause(self) -> None:
-        self.pauses += 1
-
-    def resume(self) -> None:
-        self.pauses -= 1
 
 
 @pytest.fixture
@@ -44,7 +29,7 @@ def house(tmp_path) -> House:
     return one
 
 
-def wait(house: House, connection: Reading, partitions: int, times: int = 1):
+def wait(house: House, connection: FakeConnection, partitions: int, times: int = 1):
     """A Fetch that names so many partitions, and each so often, and finds nothing in them."""
     asked = [
         FetchPartition(partition=index, fetch_offset=0, partition_max_bytes=1 << 20)
@@ -62,7 +47,7 @@ def test_nothing_of_its_request_is_kept(house):
     gc.collect()
     before = sum(isinstance(each, FetchPartition) for each in gc.get_objects())
 
-    later = wait(house, Reading(), 10, times=100)
+    later = wait(house, FakeConnection(), 10, times=100)
 
     gc.collect()
     assert before == sum(isinstance(each, FetchPartition) for each in gc.get_objects())
@@ -72,9 +57,9 @@ def test_nothing_of_its_request_is_kept(house):
 
 @pytest.mark.parametrize("end", ["records", "time", "lost"])
 def test_its_connection_is_not_read_from_while_it_waits_for_many(house, end):
-    connection = Reading()
+    connection = FakeConnection()
     later = wait(house, connection, PARTITIONS)
-    assert 1 == connection.pauses
+    assert 1 == connection.paused
 
     if end == "records":
         house.produce("topic", b"a")
@@ -83,14 +68,14 @@ def test_its_connection_is_not_read_from_while_it_waits_for_many(house, end):
     else:
         later.on_lost()
 
-    assert 0 == connection.pauses
+    assert 0 == connection.paused
     assert (end != "lost") == (later.response is not None)
 
 
 def test_a_connection_may_have_many_small_ones(house):
-    connection = Reading()
+    connection = FakeConnection()
 
     wait(house, connection, WAITING_PARTITIONS_MAX)
     wait(house, connection, WAITING_PARTITIONS_MAX)
 
-    assert 0 == connection.pauses
+    assert 0 == connection.paused
