@@ -8,6 +8,8 @@ import threading
 
 import pytest
 
+from kbroker.protocol.messages.fetch import FetchRequest
+from kbroker.protocol.messages.list_offsets import ListOffsetsRequest
 from kbroker.protocol.records import build_batch, record
 from kbroker.testing import Broker, ErrorCode, ExternalBroker, KafkaError, StartError
 from kbroker.testing.external import Wire
@@ -294,6 +296,29 @@ def test_another_broker_has_the_same_methods(broker, external):
     external.delete_topic("t")
     with pytest.raises(KeyError, match="no topic 't'"):
         external.records("t")
+
+
+@pytest.mark.parametrize("moving", ["NOT_LEADER_OR_FOLLOWER", "UNKNOWN_TOPIC_OR_PARTITION"])
+def test_another_broker_that_has_not_heard_yet_that_it_leads_is_asked_again(
+    broker, external, monkeypatch, moving
+):
+    """As in Apache Kafka right after a topic was created."""
+    external.create_topic("t")
+    send(broker, "t", b"a")
+    ask, refusals = Wire.ask, {ListOffsetsRequest: 2, FetchRequest: 1}
+
+    def refuse(wire, request, version):
+        answer = ask(wire, request, version)
+        if refusals.get(type(request)):
+            refusals[type(request)] -= 1
+            topic = answer.responses[0] if type(request) is FetchRequest else answer.topics[0]
+            topic.partitions[0].error_code = ErrorCode[moving]
+        return answer
+
+    monkeypatch.setattr(Wire, "ask", refuse)
+
+    assert [b"a"] == values(external, "t")
+    assert [0, 0] == list(refusals.values())
 
 
 def test_another_brokers_reset_leaves_other_peoples_topics(broker, external):

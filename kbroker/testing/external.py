@@ -42,6 +42,16 @@ CLIENT_ID = "kbroker.testing"
 # From Kafka 2.4 on; the newest without topic ids, which would need one more look-up.
 METADATA, CREATE_TOPICS, DELETE_TOPICS, LIST_OFFSETS, FETCH = 8, 5, 3, 5, 11
 
+# Metadata names a leader before that broker has heard of it, and goes on naming the one that it was.
+MOVING = frozenset(
+    {
+        ErrorCode.NOT_LEADER_OR_FOLLOWER,
+        ErrorCode.LEADER_NOT_AVAILABLE,
+        ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
+        ErrorCode.OFFSET_NOT_AVAILABLE,
+    }
+)
+
 Address = tuple[str, int]
 T = TypeVar("T")
 
@@ -123,12 +133,12 @@ class ExternalBroker:
 
     def records(self, topic: str, partition: int | None = None) -> list[Record]:
         """Everything in a topic (or one of its partitions) that consumers may read, partition by partition."""
-        leaders = self._leaders(topic)
-        if partition is not None and partition not in leaders:
+        there = self._leaders(topic)
+        if partition is not None and partition not in there:
             raise KeyError(f"topic {topic!r} has no partition {partition}")
         found: list[Record] = []
-        for index in sorted(leaders) if partition is None else (partition,):
-            found += self._read(leaders[index], topic, index)
+        for index in sorted(there) if partition is None else (partition,):
+            found += self._read(topic, index)
         return found
 
     def reset(self) -> None:
@@ -145,24 +155,21 @@ class ExternalBroker:
         self._created = [name for name in self._created if name not in names]
         _until(lambda: not set(names) & set(self.topics()), f"{', '.join(names)} not deleted")
 
-    def _read(self, leader: Address, topic: str, index: int) -> list[Record]:
-        wire = self._wire(leader)
-        offset = self._offset(wire, topic, index, EARLIEST)
-        end = self._offset(wire, topic, index, LATEST)
+    def _read(self, topic: str, index: int) -> list[Record]:
+        offset = self._offset(topic, index, EARLIEST)
+        end = self._offset(topic, index, LATEST)
         found: list[Record] = []
         while offset < end:
             asked = FetchPartition(partition=index, fetch_offset=offset, partition_max_bytes=FETCH_BYTES)
-            answer = wire.ask(
-                FetchRequest(
-                    max_wait_ms=FETCH_WAIT_MS,
-                    min_bytes=1,
-                    max_bytes=FETCH_BYTES,
-                    topics=[FetchTopic(topic=topic, partitions=[asked])],
-                ),
-                FETCH,
+            request = FetchRequest(
+                max_wait_ms=FETCH_WAIT_MS,
+                min_bytes=1,
+                max_bytes=FETCH_BYTES,
+                topics=[FetchTopic(topic=topic, partitions=[asked])],
             )
-            part = answer.responses[0].partitions[0]
-            raise_if_refused(part)
+            part = self._ask_leader(
+                topic, index, request, FETCH, lambda answer: answer.responses[0].partitions[0]
+            )
             batches = split_batches(memoryview(bytes(part.records or b"")), cut_tail=True)
             for batch in batches:
                 if not batch.is_control:
@@ -170,14 +177,14 @@ class ExternalBroker:
                 offset = batch.next_offset
         return found
 
-    def _offset(self, wire: Wire, topic: str, index: int, when: int) -> int:
+    def _offset(self, topic: str, index: int, when: int) -> int:
         asked = ListOffsetsTopic(
             name=topic, partitions=[ListOffsetsPartition(partition_index=index, timestamp=when)]
         )
-        part = (
-            wire.ask(ListOffsetsRequest(replica_id=-1, topics=[asked]), LIST_OFFSETS).topics[0].partitions[0]
+        request = ListOffsetsRequest(replica_id=-1, topics=[asked])
+        part = self._ask_leader(
+            topic, index, request, LIST_OFFSETS, lambda answer: answer.topics[0].partitions[0]
         )
-        raise_if_refused(part)
         return int(part.offset)
 
     # -- the cluster
@@ -207,6 +214,21 @@ class ExternalBroker:
                     ErrorCode.LEADER_NOT_AVAILABLE, f"partition {part.partition_index} of {name}"
                 )
         return {part.partition_index: brokers[part.leader_id] for part in topic.partitions}
+
+    def _ask_leader(
+        self, topic: str, index: int, request: Message, version: int, part_of: Callable[[Any], Any]
+    ) -> Any:
+        """What a partition's leader says of it; asked again while the cluster moves it. KafkaError where it refuses."""
+        deadline = time.monotonic() + ANSWER_SECONDS_MAX
+        while True:
+            try:
+                part = part_of(self._wire(self._leaders(topic)[index]).ask(request, version))
+                raise_if_refused(part)
+                return part
+            except KafkaError as error:
+                if error.code not in MOVING or time.monotonic() > deadline:
+                    raise
+            time.sleep(LOOK_SECONDS)
 
     def _ask_controller(self, request: Message, version: int) -> Any:
         answer = self._metadata([])
