@@ -68,7 +68,9 @@ ADOPTED_CONFIGS = {
 GOODBYE_SECONDS = 0.2
 # What has been appended gets this long to be flushed and answered; a disk that hangs must not keep us for ever.
 STOP_FLUSH_SECONDS = 10.0
-FLUSH_LOOK_SECONDS = 0.002
+# The start waits so long for groups to be read; what takes longer is read while others are served.
+GROUPS_READ_SECONDS = 1.0
+LOOK_SECONDS = 0.002  # between two looks at what is being waited for
 
 
 class Node:
@@ -179,10 +181,14 @@ class Node:
             # What was recovered is on the disk before anybody reads it, so that no watermark goes back.
             await self._flushed(None)
             await self._register()
+            self.groups.start()
+            await self._groups_read()
         except BaseException:
             for _, sockets in bound:
                 for sock in sockets:
                     sock.close()
+            if hasattr(self, "groups"):
+                self.groups.stop()
             if self.directory.unchecked:
                 self._let_go_of_disk()
             else:
@@ -219,7 +225,6 @@ class Node:
         )
         self._cleaner.start()
         self._serve(bound)
-        self.groups.start()
 
     # -- parts of a start
 
@@ -389,6 +394,12 @@ class Node:
             )
         )
 
+    async def _groups_read(self) -> None:
+        """So that no member of a small group meets a coordinator that is still loading: not every client asks again."""
+        deadline = self._clock.monotonic() + GROUPS_READ_SECONDS
+        while self.groups.loading and self._clock.monotonic() < deadline:
+            await self._wait(LOOK_SECONDS)
+
     def _serve(self, bound: list[tuple[Endpoint, list[Any]]]) -> None:
         dispatcher = Dispatcher(self.rooms, APIS, start_task=self._start_task)
         connections = self.connections
@@ -488,7 +499,7 @@ class Node:
         deadline = None if seconds_max is None else self._clock.monotonic() + seconds_max
         self._turn.run()
         while not self.directory.flusher.idle and (deadline is None or self._clock.monotonic() < deadline):
-            await self._wait(FLUSH_LOOK_SECONDS)
+            await self._wait(LOOK_SECONDS)
             self._turn.run()
         self._turn.run()
 
@@ -500,7 +511,7 @@ class Node:
     async def _saved(self) -> None:
         """What a clean stop leaves on the disk is there, but for the marks of one."""
         while self.directory.flusher.idle and not self.directory.idle:  # a checkpoint is being written
-            await self._wait(FLUSH_LOOK_SECONDS)
+            await self._wait(LOOK_SECONDS)
         saved = asyncio.Event()
         self.directory.save(saved.set)
         await saved.wait()

@@ -6,7 +6,9 @@ import pytest
 
 from kbroker.cluster.names import GROUPS_TOPIC
 from kbroker.protocol.messages.groups import JoinGroupRequest, JoinGroupRequestProtocol
-from kbroker.testing import Broker
+from kbroker.protocol.messages.offsets import OffsetFetchRequest, OffsetFetchRequestGroup
+from kbroker.replication.shard_loading import Loading
+from kbroker.testing import Broker, ErrorCode
 from tests.support import raw_groups
 from tests.support.raw_client import RawClient, address_of
 
@@ -42,6 +44,34 @@ def test_groups_go_on_where_they_were(broker, end):
         assert 0 == raw_groups.beat(raw, "group", joined)
         assert 0 == raw_groups.commit(raw, "group", {T: 8}, joined)
         assert {T: 8} == raw_groups.committed(raw, "group")
+
+
+def test_a_start_reads_the_groups_before_anybody_is_served(broker, monkeypatch):
+    """Not every client asks again when it is told that they are being read."""
+    monkeypatch.setattr("kbroker.replication.shard_loading.SLICE_SECONDS", 0)
+    monkeypatch.setattr("kbroker.replication.shard_loading.SLICE_RECORDS", 1)
+    with raw_of(broker) as raw:
+        for number in range(100):
+            raw_groups.commit(raw, "simple", {T: number})
+    monkeypatch.setattr(raw_groups, "NOT_YET", ())
+
+    broker.restart()
+
+    with raw_of(broker) as raw:
+        assert {T: 99} == raw_groups.committed(raw, "simple")
+
+
+def test_a_start_does_not_wait_for_ever_for_groups(broker, monkeypatch):
+    with raw_of(broker) as raw:
+        raw_groups.commit(raw, "simple", {T: 1})
+    monkeypatch.setattr("kbroker.node.GROUPS_READ_SECONDS", 0.01)
+    monkeypatch.setattr(Loading, "start", lambda loading: None)
+
+    broker.restart()
+
+    with raw_of(broker) as raw:
+        request = OffsetFetchRequest(groups=[OffsetFetchRequestGroup(group_id="simple", topics=None)])
+        assert ErrorCode.COORDINATOR_LOAD_IN_PROGRESS == raw.ask(request, 8).groups[0].error_code
 
 
 def test_a_reset_leaves_no_group(broker):

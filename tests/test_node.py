@@ -460,7 +460,9 @@ async def test_a_port_in_use_ends_the_start_before_the_disk_is_touched(lives, di
     assert 0 == disk.operations
 
 
-@pytest.mark.parametrize("step", ["_adopt", "_take_dynamic_configs", "_open_partitions", "_register"])
+@pytest.mark.parametrize(
+    "step", ["_adopt", "_take_dynamic_configs", "_open_partitions", "_register", "_groups_read"]
+)
 async def test_a_start_that_fails_half_way_closes_what_it_opened(lives, disk, step):
     life = lives()
 

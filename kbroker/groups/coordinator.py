@@ -144,6 +144,13 @@ class GroupCoordinator:
                 self.lead(partition)
         self._later(self._settings.offsets_retention_check_interval_ms * 0.001, self._begin_round)
 
+    @property
+    def loading(self) -> bool:
+        """Whether some groups are still being read."""
+        return any(
+            ledger.error is ErrorCode.COORDINATOR_LOAD_IN_PROGRESS for ledger in self._ledgers.values()
+        )
+
     def stop(self) -> None:
         """Serve no more: whoever waits is told."""
         self._stopped = True
@@ -321,7 +328,7 @@ class GroupCoordinator:
 
     def list(self) -> tuple[ErrorCode, Iterable[Listed]]:
         """All groups of now, each as it is when it is its turn; the error where some are still being read."""
-        if any(ledger.error == ErrorCode.COORDINATOR_LOAD_IN_PROGRESS for ledger in self._ledgers.values()):
+        if self.loading:
             return ErrorCode.COORDINATOR_LOAD_IN_PROGRESS, []
         everybody = list(self._everybody())
         return ErrorCode.NONE, (hosted.group.listed() for hosted in everybody if not hosted.gone)
