@@ -297,17 +297,18 @@ def _take_fetched(reader: Reader, inbox: memoryview, tls: bool) -> tuple[int, bo
 
 
 def end_to_end(address: Address, topic: str, *, per_second: int, seconds: float) -> list[float]:
-    """Seconds from the moment a record was due to be sent until a long-polling reader has it, one per record.
+    """Seconds from the moment a record is sent until a long-polling reader has it, one per record.
 
     Records are sent by the clock, one per request (acks=all), whether or not earlier ones came back: a broker that
-    pauses pays for every record that was due meanwhile.
+    pauses pays for every record that was sent meanwhile. What this process is woken too late by is not counted: it
+    waits for nobody when it sends.
     """
     record = frames.batch(1, 100)
     frame = frames.produce(topic, 0, record.data)
     fetch = bytearray(frames.fetch(topic, 0, 0, max_bytes=1 << 20))
     count = int(per_second * seconds)
     with address.connect() as producer, address.connect() as consumer:
-        due: deque[float] = deque()
+        on_the_way: deque[float] = deque()
         delays: list[float] = []
         unread = bytearray()
         consumer.sendall(fetch)
@@ -317,8 +318,8 @@ def end_to_end(address: Address, topic: str, *, per_second: int, seconds: float)
             now = time.perf_counter()
             when = begin + sent / per_second
             if sent < count and now >= when:
+                on_the_way.append(now)
                 producer.sendall(frame)
-                due.append(when)
                 sent += 1
                 continue
             wait = max(0.0, when - now) if sent < count else SILENCE_S_MAX
@@ -340,7 +341,7 @@ def end_to_end(address: Address, topic: str, *, per_second: int, seconds: float)
             if got.error:
                 raise RuntimeError(f"Fetch answered error {got.error}")
             unread.clear()
-            delays.extend(came - due.popleft() for _ in range(got.records_size // len(record.data)))
+            delays.extend(came - on_the_way.popleft() for _ in range(got.records_size // len(record.data)))
             frames.set_fetch_offset(fetch, len(delays))
             consumer.sendall(fetch)
         return delays
