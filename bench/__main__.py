@@ -7,11 +7,14 @@ Wants a quiet machine: nothing else running, no other broker. Everything listens
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
 import signal
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from bench import common, machine, report
@@ -69,7 +72,7 @@ def main(argv: list[str]) -> int:
             "kbroker is not compiled: make compiled, or --source for the sources as they are", file=sys.stderr
         )
         return 1
-    peers = ["kafka", "kbroker"] if asked.peer == "both" else [asked.peer]
+    names = ["kafka", "kbroker"] if asked.peer == "both" else [asked.peer]
     began = time.monotonic()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # through every `finally`
 
@@ -78,7 +81,7 @@ def main(argv: list[str]) -> int:
 
     asked.data.mkdir(parents=True, exist_ok=True)
     machine.allow_many_files(2 * common.CONNECTIONS + 1_000)
-    if "kafka" in peers:
+    if "kafka" in names:
         kafka.install()
     facts = machine.facts()
     facts["kbroker's Python"] = machine.python_facts(asked.kbroker_python)
@@ -98,7 +101,7 @@ def main(argv: list[str]) -> int:
             certificate=make_certificate(folder),
             say=say,
         )
-        failed = [problem for name in peers for problem in run_peer(bench, name, asked)]
+        failed = run(bench, names, asked)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     for problem in failed:
@@ -107,38 +110,51 @@ def main(argv: list[str]) -> int:
     return 1 if failed else 0
 
 
-def run_peer(bench: Bench, name: str, asked: argparse.Namespace) -> list[str]:
-    """All cases on one broker. One that fails is reported and does not stop the others."""
+def run(bench: Bench, names: list[str], asked: argparse.Namespace) -> list[str]:
+    """All cases, each on one broker and right after it on the other: a machine that is slower for some minutes is so for
+    both. One that fails is reported and does not stop the others."""
     failed: list[str] = []
 
-    def attempt(case: str, run: object, *args: object) -> None:
+    def attempt(name: str, case: str, measure: Callable[[], None]) -> None:
         bench.say(f"{name}: {case}")
         try:
-            run(bench, *args)  # type: ignore[operator]
+            measure()
         except Exception as error:  # noqa: BLE001 -- reported, and the exit status says so
             failed.append(f"{name}: {case}: {type(error).__name__}: {error}")
             bench.say(f"  FAILED: {error}")
 
     for case, fresh in FRESH.items():
-        if case in asked.only and (name == "kbroker" or case not in KBROKER_ONLY):
-            attempt(case, fresh, name)
-    loaded = [case for case in LOADED if case in asked.only]
-    if loaded:
-        attempt("loads", run_loaded, name, loaded, asked, attempt)
+        for name in names:
+            if case in asked.only and (name == "kbroker" or case not in KBROKER_ONLY):
+                attempt(name, case, partial(fresh, bench, name))
+    wanted = [case for case in LOADED if case in asked.only]
+    if wanted:
+        attempt(" and ".join(names), "loads", partial(run_loaded, bench, names, wanted, asked, attempt))
     return failed
 
 
-def run_loaded(bench: Bench, name: str, wanted: list[str], asked: argparse.Namespace, attempt) -> None:  # type: ignore[no-untyped-def]
+def run_loaded(
+    bench: Bench,
+    names: list[str],
+    wanted: list[str],
+    asked: argparse.Namespace,
+    attempt: Callable[[str, str, Callable[[], None]], None],
+) -> None:
+    """Both brokers stand all the time, the one that is not measured has nothing to do."""
     tls = any(case.startswith("tls") for case in wanted)
-    with common.running(bench.new_peer(name, tls=tls)) as peer:
-        seconds = asked.warm_kafka if name == "kafka" else asked.warm_kbroker
-        bench.say(f"{name}: warming, {seconds:g} s")
-        common.warm(peer, seconds, tls=tls)
-        others = machine.Others(peer.pid)
+    with contextlib.ExitStack() as until_then:
+        peers = {}
+        for name in names:
+            peers[name] = until_then.enter_context(common.running(bench.new_peer(name, tls=tls)))
+            seconds = asked.warm_kafka if name == "kafka" else asked.warm_kbroker
+            bench.say(f"{name}: warming, {seconds:g} s")
+            common.warm(peers[name], seconds, tls=tls)
+        others = machine.Others(*(peer.pid for peer in peers.values()))
         for case in wanted:
-            attempt(case, LOADED[case], peer)
-        if alive(peer):
-            noise = f"other processes took {others.share():.0%} of the machine during the loads on {name}"
+            for name, peer in peers.items():
+                attempt(name, case, partial(LOADED[case], bench, peer))
+        if all(alive(peer) for peer in peers.values()):
+            noise = f"other processes took {others.share():.0%} of the machine during the loads"
             bench.notes.append(noise + (": NOT A QUIET MACHINE" if others.share() > QUIET else ""))
 
 

@@ -79,7 +79,7 @@ def consume(bench: Bench, peer: Peer) -> None:
     """librdkafka reads through a group, from the moment that it has its partitions."""
     from bench import librdkafka
 
-    records = int(bench.seconds * 200_000)
+    records = int(bench.seconds * 300) * librdkafka.HANDED_OVER
     port = peer.plain.port
     with topic(peer, "group-consume", PARTITIONS) as name:
         librdkafka.produce(port, name, partitions=PARTITIONS, records=records, value_size=1024)

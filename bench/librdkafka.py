@@ -10,6 +10,9 @@ from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from bench.generator import Run, Stopwatch
 
 SILENCE_S_MAX = 30
+# Records that a producer is given in one call, and those that it may have unsent.
+HANDED_OVER = 1_000
+UNSENT_MAX = 400_000
 # More than a round has. A consumer whose application is behind by what it may queue (100,000 records, 64 MB if nobody
 # says otherwise) asks for nothing during `fetch.queue.backoff.ms`, a second: then the application is measured, and the
 # broker that is faster than it loses.
@@ -18,28 +21,30 @@ QUEUED_KB = 2_000_000
 
 
 def produce(port: int, topic: str, *, partitions: int, records: int, value_size: int) -> Run:
-    """Send `records` records, acks=all, evenly over the partitions, in librdkafka's own batches."""
+    """Send `records` records (HANDED_OVER times a number), acks=all, evenly over the partitions, in its own batches.
+
+    Handed to it many at a time: a call of its Python binding for each takes a core, and nothing else is measured.
+    """
     failed: list[KafkaError] = []
     producer = Producer(
         {
             "bootstrap.servers": f"127.0.0.1:{port}",
             "linger.ms": 5,
-            "queue.buffering.max.messages": 500_000,
-            "queue.buffering.max.kbytes": 1 << 20,
+            "queue.buffering.max.messages": UNSENT_MAX + HANDED_OVER,
+            "queue.buffering.max.kbytes": 1 << 20,  # these UNSENT_MAX and more
             "delivery.report.only.error": True,
             "on_delivery": lambda error, _: failed.append(error) if error else None,
         }
     )
     value = bytes(i * 7 & 0xFF for i in range(value_size))
-    send = producer.produce
+    batch = [{"value": value} for _ in range(HANDED_OVER)]
     watch = Stopwatch()
-    for i in range(records):
-        while True:
-            try:
-                send(topic, value, partition=i % partitions)
-                break
-            except BufferError:  # the queue is full
-                producer.poll(0.01)
+    for i in range(records // HANDED_OVER):
+        while len(producer) > UNSENT_MAX:
+            producer.poll(0.01)
+        taken = producer.produce_batch(topic, batch, partition=i % partitions)
+        if taken != HANDED_OVER:
+            raise RuntimeError(f"librdkafka took {taken} of {HANDED_OVER} records")
     left = producer.flush(SILENCE_S_MAX)
     run = watch.run(records, records * value_size)
     if left or failed:

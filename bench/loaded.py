@@ -91,7 +91,7 @@ def _fetch(bench: Bench, peer: Peer, address: Address, key: str) -> None:
 def rdkafka(bench: Bench, peer: Peer) -> None:
     from bench import librdkafka
 
-    records = int(bench.seconds * 200_000)  # about the wished seconds on either broker
+    records = int(bench.seconds * 300) * librdkafka.HANDED_OVER  # about the wished seconds on either broker
     port = peer.plain.port
     for i in range(bench.rounds):
         with topic(peer, f"rdkafka-{i}", PARTITIONS) as name:

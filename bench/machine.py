@@ -33,16 +33,16 @@ def busy_s() -> float:
 
 
 class Others:
-    """What everything but us and one process did with the machine since this was made."""
+    """What everything but us and some processes did with the machine since this was made."""
 
-    __slots__ = ("_begin", "_pid")
+    __slots__ = ("_begin", "_pids")
 
-    def __init__(self, pid: int) -> None:
-        self._pid = pid
+    def __init__(self, *pids: int) -> None:
+        self._pids = pids
         self._begin = self._now()
 
     def _now(self) -> tuple[float, float]:
-        return time.perf_counter(), busy_s() - cpu_s(self._pid) - time.process_time()
+        return time.perf_counter(), busy_s() - sum(map(cpu_s, self._pids)) - time.process_time()
 
     def share(self) -> float:
         """Of all cores, 0 to 1. The kernel's own threads, which write pages back, are among the others."""
