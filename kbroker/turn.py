@@ -70,6 +70,7 @@ class Turn:
 
     def lend(self) -> None:
         """What lies in the buffer being handled stays as it is until `take_back`."""
+        assert self.borrowers is None, "a buffer was lent and not taken back"
         self.borrowers = []
 
     def take_back(self) -> None:

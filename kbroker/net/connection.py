@@ -164,9 +164,7 @@ class Connection:
         """Read again, unless somebody else has asked for a pause."""
         self._paused -= 1
         if self.open and not self._paused:
-            self._watch()
-            if self._held is not None or self._stream.pending():
-                self._readable()
+            self._read_on()
 
     @property
     def _full(self) -> bool:
@@ -182,9 +180,14 @@ class Connection:
         self._short = False
         self._charged += size
         self._granted += size
+        self._read_on()
+
+    def _read_on(self) -> None:
+        """What is here already is read at this turn's end: whoever lets us go on may be in the middle of another
+        connection's frames, and the buffer that they lie in is the one that we would use."""
         self._watch()
-        if self._stream.pending():
-            self._turn.send(_ReadOn(self))  # not now: whoever gave them back may be in the middle of a frame
+        if self._held is not None or self._stream.pending():
+            self._turn.send(_ReadOn(self))
 
     def _readable(self) -> None:
         self.active = True
@@ -620,7 +623,7 @@ class Connection:
 
 
 class _ReadOn:
-    """Reads what a TLS stream holds, where no socket will announce it."""
+    """Reads what is held here or in a TLS stream, where no socket will announce it."""
 
     __slots__ = ("_connection",)
 

@@ -465,6 +465,28 @@ def test_reading_goes_on_when_everybody_who_paused_has_resumed():
     assert [ONE] == wire.frames
 
 
+def test_what_is_held_is_not_served_in_the_middle_of_another_connections_frames():
+    """They lie in the buffer that it would use, and have been lent to whoever appended them."""
+    borrower = Borrower()
+    first = Wire(lambda wire, body: wire.connection.pause() if body == ONE else None)
+    first.arrive(frame(ONE) + frame(TWO))
+
+    def serve(wire, body):
+        if body == ONE:
+            wire.turn.borrowers.append(borrower)
+        else:
+            first.connection.resume()
+
+    second = Wire(serve, turn=first.turn)
+    second.sock.arrive(frame(ONE) + frame(TWO))
+    read, _ = second.net.watched[second.sock]
+    read()
+
+    assert (1, [ONE]) == (borrower.returned, first.frames)
+    first.run()
+    assert [ONE, TWO] == first.frames
+
+
 def test_pause_in_the_middle_of_a_large_frame_loses_nothing():
     body = bytes(range(256)) * 4096
     wire = Wire()

@@ -97,6 +97,7 @@ class Wire:
         frame_size_max: int = 1 << 20,
         budget: int = -1,
         buffers: Buffers | None = None,
+        turn: Turn | None = None,
         sock: FakeSocket | None = None,
         stream: Any = None,
         on_frame: Callable[[Connection, memoryview, int, int], None] | None = None,
@@ -104,7 +105,7 @@ class Wire:
     ) -> None:
         self.frames: list[bytes] = []
         self.ends: list[BaseException | None] = []
-        self.turn = Turn()
+        self.turn = turn or Turn()
         self.net = FakeNet()
         self.threads = ManualThreads()
         self.buffers = buffers or Buffers(Budget(budget))
