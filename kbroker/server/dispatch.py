@@ -131,6 +131,8 @@ class Dispatcher:
             if client != peer.client_bytes:
                 peer.client_bytes = bytes(client)
                 peer.client_id = decode_request_header(buffer, start, end).client_id
+        elif peer.client_bytes:
+            peer.client_bytes, peer.client_id = b"", None
         if row.flexible:
             if body < end and buffer[body] == 0:
                 body += 1

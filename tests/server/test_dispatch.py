@@ -81,6 +81,17 @@ def test_the_client_id_of_the_latest_request_counts():
     assert "two" == house.peer.client_id
 
 
+@pytest.mark.parametrize("version", [1, 9])
+@pytest.mark.parametrize("nobody", [None, ""])
+def test_a_request_without_client_id_is_not_taken_for_the_one_before(nobody, version):
+    house = House()
+
+    for client_id in ("__admin_client", nobody):
+        house.send(MetadataRequest(topics=None), version, 1, client_id)
+
+    assert house.peer.client_id is None
+
+
 def test_tagged_fields_of_a_header_are_skipped():
     house = House()
     header = b"\0\x03\0\x09\0\0\0\x05\0\x02me" + b"\x01\x07\x03abc"
