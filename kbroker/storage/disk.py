@@ -65,14 +65,14 @@ class RealFile:
         # Every produce comes here, so it pins without the mutex: one writer says that it writes, then looks at the
         # descriptor; whoever closes takes the descriptor away first, then looks whether somebody writes.
         self._writing = True
-        fd = self._fd
-        if fd < 0:
-            with self._disk._mutex:
-                fd = self._fd
-                if fd < 0:
-                    fd = self._disk._open_descriptor(self)
-        self._recent = True
         try:
+            fd = self._fd
+            if fd < 0:
+                with self._disk._mutex:
+                    fd = self._fd
+                    if fd < 0:
+                        fd = self._disk._open_descriptor(self)
+            self._recent = True
             at = self.size
             if len(parts) == 1:
                 part = parts[0]

@@ -73,6 +73,26 @@ def test_when_the_process_has_no_descriptors_left_idle_files_give_theirs(
     assert first in disk._open
 
 
+def test_a_file_that_could_not_be_opened_for_a_write_is_closed_like_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = RealDisk()
+    file = disk.open(str(tmp_path / "a"), create=True)
+    file.close()
+
+    def scarce(*what: Any) -> int:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk_module.os, "open", scarce)
+        with pytest.raises(NotOpened):
+            file.append([b"1"])
+    file.sync()
+    file.close()
+
+    assert not disk._open
+
+
 def test_descriptors_are_bounded_and_files_go_on_working(tmp_path: Path) -> None:
     disk = RealDisk(open_files_max=16)
     files = [disk.open(str(tmp_path / str(number)), create=True) for number in range(100)]
