@@ -85,10 +85,20 @@ class LoopThreads:
     def run(self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
         """Run `work` in a thread, then `done(result, error)` on the loop."""
         if self._idle <= self._work.qsize() and len(self._threads) < self._threads_max:
-            thread = threading.Thread(target=self._serve, name=f"kbroker-{len(self._threads)}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+            self._start_one()
         self._work.put((work, done))
+
+    def _start_one(self) -> None:
+        thread = threading.Thread(target=self._serve, name=f"kbroker-{len(self._threads)}", daemon=True)
+        try:
+            thread.start()
+        except (
+            RuntimeError
+        ):  # the system gives us no more (ulimit -u, a container's pids.max): those we have must do
+            if not self._threads:
+                raise
+        else:
+            self._threads.append(thread)
 
     def _serve(self) -> None:
         while True:

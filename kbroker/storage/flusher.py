@@ -96,10 +96,11 @@ class Flusher:
             return
         while self.logs and self._free:
             count = -(-len(self.logs) // SHARE)
-            group, self.logs = self.logs[:count], self.logs[count:]
+            group = self.logs[:count]
             work = [log.flush_begins() for log in group]
-            self._free -= 1
             self._threads.run(partial(_do, work), partial(self._done, group))
+            self._free -= 1
+            del self.logs[:count]  # last: where that broke they are told, as all that wait
 
     def failed(self, error: BaseException) -> None:
         """`begin` broke."""

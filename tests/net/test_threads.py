@@ -100,6 +100,20 @@ def test_failed_work_tells_its_error(house: House):
     assert isinstance(heard[0][1], ZeroDivisionError)
 
 
+def test_where_the_system_gives_no_more_threads_those_that_are_there_do_the_work(house: House, monkeypatch):
+    def story(threads: LoopThreads) -> None:
+        threads.run(lambda: 0, house.done)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", lambda thread: refuse())
+            for number in range(1, 10):
+                threads.run(lambda number=number: number, house.done)
+
+    def refuse() -> None:
+        raise RuntimeError("can't start new thread")
+
+    assert list(range(10)) == sorted(result for result, _ in house.run(story, until=10))
+
+
 def test_an_end_that_fails_keeps_no_other_waiting(house: House):
     def breaks(result: object, error: BaseException | None) -> None:
         raise RuntimeError("a broken promise")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from kbroker.storage.flusher import FLUSH_THREADS_MAX, SHARE, Flusher
 from kbroker.turn import Turn
 from tests.support.storage import ManualThreads
@@ -104,3 +106,23 @@ def test_a_failed_sync_fails_its_log_and_those_that_wait_and_not_those_that_went
     assert (1, []) == (logs[0].ended, logs[0].failures)
     assert [logs[1].error] == logs[1].failures
     assert [logs[1].error] == logs[5].failures  # begun or not: nothing is tried again
+
+
+@pytest.mark.parametrize("what", ["log", "threads"])
+def test_where_a_flush_cannot_begin_all_its_logs_learn_so(what):
+    """Whoever waits for them would wait for ever."""
+    house, logs = House(), [Log() for _ in range(3)]
+    broken = RuntimeError("can't start new thread")
+
+    def breaks(*_) -> None:
+        raise broken
+
+    if what == "log":
+        logs[0].flush_begins = breaks
+    else:
+        house.threads.run = breaks
+    house.flush(logs)
+
+    assert [broken] == house.errors
+    assert [[broken]] * 3 == [log.failures for log in logs]
+    assert house.flusher.idle
