@@ -22,7 +22,7 @@ from kbroker.protocol.messages.produce import (
     TopicProduceResponse,
 )
 from kbroker.protocol.records import HEADER_BYTES
-from kbroker.protocol.validation import BIG_BYTES, BIG_RECORDS
+from kbroker.protocol.validation import BIG_RECORDS
 from kbroker.replication.partition import RECOMPRESSED_ON_LOOP_BYTES_MAX, Appended, Partition
 from kbroker.server.handlers.produce import FIRST_WITH_TOPIC_IDS, fill_refusal
 from kbroker.server.rooms import Rooms
@@ -52,7 +52,6 @@ class Lane:
         "_like",
         "_like_size",
         "_partition",
-        "_size_max",
         "_target",
         "_timeout_ms",
         "key_and_version",
@@ -74,8 +73,6 @@ class Lane:
         self._like = like  # the frame from behind the correlation id up to the size of the records
         self._like_size = len(like)
         self._partition = partition
-        own = partition.config.compression_type == "producer"
-        self._size_max = BIG_BYTES if own else RECOMPRESSED_ON_LOOP_BYTES_MAX
         self._acks = request.acks
         self._timeout_ms = request.timeout_ms
         self._target = _Target(version, topic, topic.partition_data[0].index)
@@ -108,7 +105,8 @@ class Lane:
         partition = self._partition
         if (
             at + size != stop
-            or not HEADER_BYTES <= size <= self._size_max
+            or size < HEADER_BYTES
+            or (size > RECOMPRESSED_ON_LOOP_BYTES_MAX and partition.is_slow(buffer[at:stop]))
             or _COUNT.unpack_from(buffer, at + _COUNT_AT)[0] > BIG_RECORDS
             or partition.gone is not None
         ):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from kbroker.config import TopicConfig
 from kbroker.protocol.frames import decode_response, encode_request, encode_response
 from kbroker.protocol.messages.produce import (
     PartitionProduceData,
@@ -18,6 +19,7 @@ from kbroker.protocol.messages.produce import (
     TopicProduceData,
 )
 from kbroker.protocol.records import build_batch, record
+from kbroker.replication.partition import RECOMPRESSED_ON_LOOP_BYTES_MAX
 from kbroker.testing import Broker
 from tests.support.batches import with_crc, with_fields, with_records
 
@@ -180,6 +182,30 @@ def test_a_lane_ends_with_its_topic(broker: Broker, client: Client):
 
     assert (0, 0) == client.produce(batch(b"new"))
     assert [b"new"] == [found.value for found in broker.records(client._topic)]
+
+
+def test_a_lane_leaves_a_large_batch_to_the_common_way_once_it_must_be_compressed(
+    broker: Broker, client: Client
+):
+    """That takes long, and is done in a thread there."""
+    records = batch(b"v" * (RECOMPRESSED_ON_LOOP_BYTES_MAX + 1))
+    port = client._sock.getsockname()[1]
+
+    def lanes(node):
+        return [each.context.lane for each in node.connections._open if each.peer.endswith(f":{port}")]
+
+    assert [(0, 0), (0, 1)] == [client.produce(records), client.produce(records)]
+    [lane] = broker.call(lanes)
+    assert lane is not None
+    broker.call(
+        lambda node: setattr(
+            node.partitions.get(client._topic, 0), "config", TopicConfig(compression_type="gzip")
+        )
+    )
+
+    assert (0, 2) == client.produce(records)
+
+    assert [None] == broker.call(lanes)
 
 
 def test_an_idempotent_producer_keeps_its_sequence_in_a_lane(client: Client):
