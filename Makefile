@@ -81,7 +81,7 @@ types: $(DEV_STAMP)  ## mypy --strict, for Linux and for macOS
 unit: $(DEV_STAMP) $(BUILT)  ## the tests that need nothing but Python (ON=compiled: of that build)
 	$(if $(LIMIT),$(LIMIT) $(UNIT_LIMIT)) $(PYTEST) tests --ignore=tests/compat --ignore=tests/faults $(SPREAD) $(PYTEST_ARGS)
 
-compiled: $(COMPILED_STAMP)  ## the path of a Produce and a Fetch as extensions, as in a wheel (needs a C compiler)
+compiled: $(COMPILED_STAMP)  ## the path of a Produce, a Fetch and a commit as extensions, as in a wheel (needs a C compiler)
 
 faults: $(DEV_STAMP) $(BUILT)  ## processes killed, stopped, without space on the disk (KBROKER_FAULT_KILLS=100)
 	$(if $(LIMIT),$(LIMIT) $(FAULTS_LIMIT)) $(PYTEST) tests/faults -rs $(PYTEST_ARGS)
