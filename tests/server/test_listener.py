@@ -13,6 +13,7 @@ from kbroker.net.connection import (
     FRAME_BYTES_PER_SECOND_MIN,
     FRAME_LOOK_SECONDS,
     FRAME_SECONDS_MAX,
+    UNANSWERED_MAX,
     Connection,
     Slot,
 )
@@ -276,6 +277,22 @@ def test_a_request_that_comes_slowly_but_fast_enough_may_take_its_time():
     assert not sock.closed
     house.pass_time(4 * FRAME_SECONDS_MAX)
     assert sock.closed
+
+
+@pytest.mark.parametrize("takes", [True, False])
+def test_a_request_that_we_do_not_read_is_not_slow_unless_its_client_takes_no_answers(takes):
+    house = House()
+    sock = house.connect()
+    sock.room = 1 << 20 if takes else 0
+    for number in range(UNANSWERED_MAX):
+        house.answer = b"answer" if number == 0 and not takes else Slot()
+        half = frame(bytes(100))[:50] if number == UNANSWERED_MAX - 1 else b""
+        house.arrive(sock, frame(b"0123456789") + half)
+    assert not house.net.reads(sock)
+
+    house.pass_time(FRAME_SECONDS_MAX + 4 * FRAME_LOOK_SECONDS)
+
+    assert takes != sock.closed
 
 
 # -- what is told
