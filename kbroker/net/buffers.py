@@ -95,9 +95,8 @@ class Buffers:
         self.view = memoryview(self.shared)
         self._send: memoryview | None = None
         self._free: list[mmap] = []
-        self._free_middling: list[
-            mmap
-        ] = []  # of SHARED_SIZE, for frames that came in pieces but would fit it
+        # of SHARED_SIZE, for frames that came in pieces but would fit it
+        self._free_middling: list[mmap] = []
 
     @property
     def send(self) -> memoryview:

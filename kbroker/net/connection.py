@@ -137,9 +137,8 @@ class Connection:
         self._short = False  # the budget has no more for this frame at the moment
         self._frame_looks = 0  # looks that found this frame not whole
         self._large = False  # the last frame had its own buffer
-        self._held: bytes | None = (
-            None  # bytes of whole frames that were not handled yet, and what came behind them
-        )
+        # bytes of whole frames that were not handled yet, and what came behind them
+        self._held: bytes | None = None
         self._out: deque[Any] = deque()
         self._unsent = 0  # bytes in _out, without regions and what slots behind the first have uncounted
         self._reading = False  # a thread reads what comes next from the disk
@@ -288,8 +287,8 @@ class Connection:
     def _what_it_speaks(size: int) -> str | None:
         """The first four bytes, taken for a size, betray peers that do not speak Kafka here."""
         head = (size & 0xFFFFFFFF).to_bytes(4, "big")
-        if head[0] == 0x16 and head[1] == 3:
-            return "a TLS handshake on a plaintext port: use the SSL listener, or security.protocol=PLAINTEXT"
+        if head[0] in (0x15, 0x16) and head[1] == 3:  # an alert, or a handshake
+            return "TLS on a plaintext port: use the SSL listener, or security.protocol=PLAINTEXT"
         if head in (b"GET ", b"POST", b"HEAD", b"PUT ", b"OPTI"):
             return "an HTTP request: this port speaks the Kafka protocol"
         return None

@@ -170,9 +170,8 @@ class Partition:
         self._turn = turn
         self._wall_ms = clock.wall_ms
         self._monotonic = clock.monotonic
-        self._on_waiting = (
-            on_waiting  # called when somebody starts to wait here, so that deadlines are looked after
-        )
+        # called when somebody starts to wait here, so that deadlines are looked after
+        self._on_waiting = on_waiting
         self._marked = False
         # Rises when records that nobody waits for yet may have ceased to count: a new epoch, a cut, the end. Offsets
         # alone do not tell: after a cut others take them.

@@ -75,9 +75,8 @@ class Peer:
         self.client_id: str | None = None
         self.lane: Lane | None = None  # where its next Produce probably goes
         self.lanes_lost = 0  # lanes that the next Produce left
-        self.lost: dict[Slot, None] | None = (
-            None  # answers to come that want to know when the connection ends
-        )
+        # answers to come that want to know when the connection ends
+        self.lost: dict[Slot, None] | None = None
 
 
 class _Row:

@@ -34,10 +34,8 @@ _THREE = Struct(">qqq")
 _SIZE = Struct(">i")
 _COUNT = Struct(">i")  # the number of records, last in a batch's header
 _COUNT_AT = HEADER_BYTES - _COUNT.size
-_CORRELATION_AT, _CORRELATION_END = (
-    4,
-    8,
-)  # in a frame without its size: key and version, correlation id, the rest
+# in a frame without its size: key and version, correlation id, the rest
+_CORRELATION_AT, _CORRELATION_END = 4, 8
 # Flexible versions end with the (empty) tagged fields of partition, topic and request.
 _TAGS = bytes(3)
 

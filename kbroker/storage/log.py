@@ -171,9 +171,8 @@ class PartitionLog:
         self.lost = False  # it ends, or has a hole, below what was once flushed: the disk lost something
         self.deleted = False  # its folder is on its way out
         self.queued = False  # the flusher has it, or is syncing it
-        self.saved_to = (
-            0  # its recovery point on the disk, at least: what lies below needs no batch to be known
-        )
+        # its recovery point on the disk, at least: what lies below needs no batch to be known
+        self.saved_to = 0
         self.swap_pending: Swap | None = None  # a compacted segment is being put in its place
         self._cut_in_flight = False  # files went since the flush in progress began
         self._in_flight: list[File] | None = None  # being synced

@@ -19,9 +19,8 @@ INT32_MAX = 2**31 - 1
 OFFSET_MAX = 2**63 - 1
 DELETED = ".deleted"
 STRAY = "-stray"
-NO_TIMESTAMP = -(
-    2**62
-)  # of a first batch without one: older than anything, so that every append looks at the clock
+# of a first batch without one: older than anything, so that every append looks at the clock
+NO_TIMESTAMP = -(2**62)
 
 # Positions of the newest batches kept in memory, so that a consumer near the end costs no header scan; between this and
 # twice as many, 16 bytes each. Older ones are found by the index.
