@@ -1,4 +1,4 @@
-"""A build hook: compiles the path of a Produce and a Fetch, so that a wheel of one platform serves twice as fast.
+"""A build hook: compiles the path of a Produce, a Fetch and a commit (docs/decisions/0010: what that gains, and why so).
 
 The modules are named in pyproject.toml. They stay ordinary Python, checked by mypy --strict; mypyc makes an extension of
 each, and where there is none for the Python at hand the module beside it is imported. Off unless asked for:
