@@ -115,6 +115,17 @@ def test_fixtures_in_async_tests_of_anyio(tmp_path):
     assert "1 passed" in run(tmp_path, ANYIO_TEST)
 
 
+def test_a_test_may_delete_its_topic_or_everything(tmp_path):
+    tests = """
+def test_deletes_it(kafka_broker, kafka_topic):
+    kafka_broker.delete_topic(kafka_topic)
+
+def test_deletes_all(kafka_broker, kafka_topic):
+    kafka_broker.reset()
+"""
+    assert "2 passed" in run(tmp_path, tests, plugins=ALONE)
+
+
 def test_one_broker_per_xdist_worker(tmp_path):
     assert "4 passed" in run(tmp_path, TESTS, "-n", "2", "--dist", "load")
 

@@ -261,8 +261,8 @@ class Connections:
             self._look_at_frames_later()
 
     def _tell_closed(self, connection: Connection, error: BaseException) -> None:
-        if isinstance(error, ConnectionError | TimeoutError):
-            return  # the client went, as clients do
+        if isinstance(error, ConnectionError | TimeoutError | ssl.SSLEOFError | ssl.SSLZeroReturnError):
+            return  # the client went, as clients do; in a handshake those that look only whether the port is open
         if isinstance(error, ssl.SSLError):
             if isinstance(error, ssl.SSLCertVerificationError):
                 return self._tell_refused(connection.peer, error)

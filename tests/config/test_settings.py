@@ -70,6 +70,21 @@ def test_the_data_goes_where_xdg_says():
     assert "/xdg/kbroker" == Settings.load(environment={"XDG_DATA_HOME": "/xdg", "HOME": "/home/me"}).log_dir
 
 
+@pytest.mark.parametrize(
+    ("option", "cure"),
+    [
+        ("authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer", "leave it out"),
+        ("port=9094", "say it in listeners"),
+        ("host.name=broker-1", "say it in listeners"),
+        ("advertised.host.name=broker-1", "say it in advertised.listeners"),
+        ("advertised.port=9094", "say it in advertised.listeners"),
+    ],
+)
+def test_what_would_leave_the_broker_open_or_elsewhere_is_refused(option, cure):
+    assert cure in refused(option)
+    assert load(option.partition("=")[0] + "=").ignored  # nothing is asked for
+
+
 def test_a_stock_file_is_taken(tmp_path):
     path = tmp_path / "server.properties"
     path.write_text(STOCK)

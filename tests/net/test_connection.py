@@ -169,7 +169,12 @@ def test_frames_before_a_bad_one_are_served():
 
 
 @pytest.mark.parametrize(
-    ("head", "what"), [(b"\x16\x03\x01\x02\x00\x01\x00", "TLS handshake"), (b"GET / HTTP/1.1\r\n", "HTTP")]
+    ("head", "what"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00", "TLS on a plaintext port"),
+        (b"\x15\x03\x01\x00\x02\x02\x0a", "TLS on a plaintext port"),
+        (b"GET / HTTP/1.1\r\n", "HTTP"),
+    ],
 )
 def test_peers_that_speak_something_else_are_told_apart(head, what):
     wire = Wire()

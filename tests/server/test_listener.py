@@ -318,6 +318,11 @@ def test_a_client_that_goes_is_no_line(caplog):
 
     house.arrive(house.connect(), b"")
     house.arrive(house.connect(), ConnectionResetError(104, "reset"))
+    for looked_only in (
+        ssl.SSLEOFError(8, "EOF"),
+        ssl.SSLZeroReturnError(6, "closed"),
+    ):  # whether the port is open
+        house.arrive(house.connect(), looked_only)
 
     assert [] == lines(caplog)
 

@@ -91,7 +91,8 @@ class Producer:
         if line is None:
             if not 0 <= partition < self.partitions:
                 raise ClientError(
-                    f"topic {self.topic} has no partition {partition}: it has {self.partitions}"
+                    f"topic {self.topic} has no partition {partition}: it has {self.partitions}; what came before is "
+                    f"sent (kbroker topic create {self.topic} --partitions N, before that, makes it with N of them)"
                 )
             line = self._lines[partition] = _Line(partition)
             line.task = asyncio.create_task(
