@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 # Kafka knows them or knew them once. What they ask for is not done here, and a broker that started without a word would be
 # open to those whom it was meant to keep out, or listen where nobody looks for it.
 REFUSED = {
-    "authorizer.class.name": "there are no ACLs here yet, and whoever reaches a listener may do everything: leave it out if "
-    "that is meant",
+    "authorizer.class.name": "there are no ACLs here yet, and whoever reaches a listener may do everything: leave it "
+    "out if that is meant",
     "port": "it is no option since Kafka 3.0: say it in listeners, as in listeners=PLAINTEXT://:9092",
     "host.name": "it is no option since Kafka 3.0: say it in listeners, as in listeners=PLAINTEXT://localhost:9092",
     "advertised.port": "it is no option since Kafka 3.0: say it in advertised.listeners",
