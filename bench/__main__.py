@@ -19,7 +19,7 @@ from pathlib import Path
 
 from bench import common, machine, report
 from bench.brokers import COMPILED, ROOT, alive, make_certificate
-from bench.cases import FRESH, KBROKER_ONLY, LOADED
+from bench.cases import BY_ROUNDS, FRESH, KBROKER_ONLY, LOADED
 from bench.common import Bench
 from tools import kafka
 
@@ -111,8 +111,8 @@ def main(argv: list[str]) -> int:
 
 
 def run(bench: Bench, names: list[str], asked: argparse.Namespace) -> list[str]:
-    """All cases, each on one broker and right after it on the other: a machine that is slower for some minutes is so for
-    both. One that fails is reported and does not stop the others."""
+    """All cases, each on one broker and right after it on the other, loads round by round: a machine that is slower for a
+    while is so for both. One that fails is reported and does not stop the others."""
     failed: list[str] = []
 
     def attempt(name: str, case: str, measure: Callable[[], None]) -> None:
@@ -150,9 +150,12 @@ def run_loaded(
             bench.say(f"{name}: warming, {seconds:g} s")
             common.warm(peers[name], seconds, tls=tls)
         others = machine.Others(*(peer.pid for peer in peers.values()))
+        rounds = bench.rounds
         for case in wanted:
-            for name, peer in peers.items():
-                attempt(name, case, partial(LOADED[case], bench, peer))
+            bench.rounds = 1 if case in BY_ROUNDS else rounds
+            for _ in range(rounds // bench.rounds):
+                for name, peer in peers.items():
+                    attempt(name, case, partial(LOADED[case], bench, peer))
         if all(alive(peer) for peer in peers.values()):
             noise = f"other processes took {others.share():.0%} of the machine during the loads"
             bench.notes.append(noise + (": NOT A QUIET MACHINE" if others.share() > QUIET else ""))

@@ -14,6 +14,9 @@ from bench.common import Bench
 # What Kafka has no counterpart to.
 KBROKER_ONLY = frozenset({"scaling", "partitions", "fsync", "group-memory"})
 
+# One round on one broker, one on the other, and so on. The others leave groups behind, or need long to begin.
+BY_ROUNDS = frozenset({"produce", "sync", "small", "fetch", "rdkafka", "latency", "tls-produce", "tls-fetch"})
+
 FRESH: dict[str, Callable[[Bench, str], None]] = {
     "start": fresh.start_up,
     "memory": fresh.memory,

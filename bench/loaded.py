@@ -29,7 +29,9 @@ def produce(bench: Bench, peer: Peer) -> None:
 
 
 def tls_produce(bench: Bench, peer: Peer) -> None:
-    bench.notes.append(f"TLS of {peer.name}: {client.tls_of(peer.tls)}")
+    note = f"TLS of {peer.name}: {client.tls_of(peer.tls)}"
+    if note not in bench.notes:
+        bench.notes.append(note)
     _produce(bench, peer, peer.tls, "tls_produce")
 
 
