@@ -357,10 +357,9 @@ class Connection:
         """Asked every FRAME_LOOK_SECONDS: the frame in progress comes slower than it must."""
         if self._body is None or self._paused or self._short:
             return False
+        # it is not read from because of us; who does not take its answers has no such excuse
         if len(self._out) >= UNANSWERED_MAX and not self._blocked:
-            return (
-                False  # it is not read from because of us; who does not take its answers has no such excuse
-            )
+            return False
         seconds = self._frame_looks * FRAME_LOOK_SECONDS
         self._frame_looks += 1
         return seconds >= FRAME_SECONDS_MAX and self._got < seconds * FRAME_BYTES_PER_SECOND_MIN

@@ -92,9 +92,8 @@ class LoopThreads:
         thread = threading.Thread(target=self._serve, name=f"kbroker-{len(self._threads)}", daemon=True)
         try:
             thread.start()
-        except (
-            RuntimeError
-        ):  # the system gives us no more (ulimit -u, a container's pids.max): those we have must do
+        except RuntimeError:
+            # the system gives us no more (ulimit -u, a container's pids.max): those we have must do
             if not self._threads:
                 raise
         else:
