@@ -150,10 +150,8 @@ def run_loaded(
             bench.say(f"{name}: warming, {seconds:g} s")
             common.warm(peers[name], seconds, tls=tls)
         others = machine.Others(*(peer.pid for peer in peers.values()))
-        rounds = bench.rounds
         for case in wanted:
-            bench.rounds = 1 if case in BY_ROUNDS else rounds
-            for _ in range(rounds // bench.rounds):
+            for _ in range(bench.rounds if case in BY_ROUNDS else 1):
                 for name, peer in peers.items():
                     attempt(name, case, partial(LOADED[case], bench, peer))
         if all(alive(peer) for peer in peers.values()):

@@ -14,7 +14,8 @@ from bench.common import Bench
 # What Kafka has no counterpart to.
 KBROKER_ONLY = frozenset({"scaling", "partitions", "fsync", "group-memory"})
 
-# One round on one broker, one on the other, and so on. The others leave groups behind, or need long to begin.
+# They do one round: on one broker, on the other, and so on. The others, which leave groups behind or need long to begin,
+# do all of theirs at once.
 BY_ROUNDS = frozenset({"produce", "sync", "small", "fetch", "rdkafka", "latency", "tls-produce", "tls-fetch"})
 
 FRESH: dict[str, Callable[[Bench, str], None]] = {

@@ -37,25 +37,23 @@ def tls_produce(bench: Bench, peer: Peer) -> None:
 
 def _produce(bench: Bench, peer: Peer, address: Address, key: str) -> None:
     batch = frames.batch_of_size(REQUEST_SIZE, 1024)
-    for i in range(bench.rounds):
-        with topic(peer, f"{key}-{i}", PARTITIONS) as name:
-            meter = Meter(peer)
-            most = bench.requests_max(len(batch.data))
-            run = produced(address, name, batch, seconds=bench.seconds, requests_max=most)
-            put_rate(bench, peer, key, run, meter)
+    with topic(peer, key, PARTITIONS) as name:
+        meter = Meter(peer)
+        most = bench.requests_max(len(batch.data))
+        run = produced(address, name, batch, seconds=bench.seconds, requests_max=most)
+        put_rate(bench, peer, key, run, meter)
     bench.told(peer.name, key, f"{key}_cpu")
 
 
 def small(bench: Bench, peer: Peer) -> None:
     batch = frames.batch(100, 100)
-    for i in range(bench.rounds):
-        with topic(peer, f"small-{i}", PARTITIONS) as name:
-            meter = Meter(peer)
-            most = bench.requests_max(len(batch.data))
-            run = produced(peer.plain, name, batch, seconds=bench.seconds, requests_max=most)
-            bench.put(peer.name, "small", run.requests * batch.records / run.seconds)
-            bench.put(peer.name, "small_cpu", meter.cpu_s() / (run.requests * batch.records / 1e6))
-            bench.put_run(peer.name, "small", run)
+    with topic(peer, "small", PARTITIONS) as name:
+        meter = Meter(peer)
+        most = bench.requests_max(len(batch.data))
+        run = produced(peer.plain, name, batch, seconds=bench.seconds, requests_max=most)
+        bench.put(peer.name, "small", run.requests * batch.records / run.seconds)
+        bench.put(peer.name, "small_cpu", meter.cpu_s() / (run.requests * batch.records / 1e6))
+        bench.put_run(peer.name, "small", run)
     bench.told(peer.name, "small", "small_cpu")
 
 
@@ -63,8 +61,7 @@ def sync(bench: Bench, peer: Peer) -> None:
     with topic(peer, "sync", PARTITIONS) as name:
         for connections in (1, 16):
             key = f"sync{connections}"
-            for _ in range(bench.rounds):
-                synced(bench, peer, name, key, sync_frames(name, connections))
+            synced(bench, peer, name, key, sync_frames(name, connections))
             bench.told(peer.name, key, f"{key}_cpu")
 
 
@@ -83,10 +80,9 @@ def _fetch(bench: Bench, peer: Peer, address: Address, key: str) -> None:
         produced(peer.plain, name, batch, seconds=60, requests_max=most)
         plan = fetch_plan(address, name, batch)
         generator.fetches(address, plan, seconds=1)
-        for _ in range(bench.rounds):
-            meter = Meter(peer)
-            run = generator.fetches(address, plan, seconds=bench.seconds)
-            put_rate(bench, peer, key, run, meter)
+        meter = Meter(peer)
+        run = generator.fetches(address, plan, seconds=bench.seconds)
+        put_rate(bench, peer, key, run, meter)
     bench.told(peer.name, key, f"{key}_cpu")
 
 
@@ -95,14 +91,13 @@ def rdkafka(bench: Bench, peer: Peer) -> None:
 
     records = int(bench.seconds * 300) * librdkafka.HANDED_OVER  # about the wished seconds on either broker
     port = peer.plain.port
-    for i in range(bench.rounds):
-        with topic(peer, f"rdkafka-{i}", PARTITIONS) as name:
-            meter = Meter(peer)
-            run = librdkafka.produce(port, name, partitions=PARTITIONS, records=records, value_size=1024)
-            put_rate(bench, peer, "rd_produce", run, meter)
-            meter = Meter(peer)
-            run = librdkafka.consume(port, name, partitions=PARTITIONS, records=records)
-            put_rate(bench, peer, "rd_consume", run, meter)
+    with topic(peer, "rdkafka", PARTITIONS) as name:
+        meter = Meter(peer)
+        run = librdkafka.produce(port, name, partitions=PARTITIONS, records=records, value_size=1024)
+        put_rate(bench, peer, "rd_produce", run, meter)
+        meter = Meter(peer)
+        run = librdkafka.consume(port, name, partitions=PARTITIONS, records=records)
+        put_rate(bench, peer, "rd_consume", run, meter)
     bench.told(peer.name, "rd_produce", "rd_produce_cpu", "rd_consume", "rd_consume_cpu")
 
 
@@ -110,13 +105,12 @@ def latency(bench: Bench, peer: Peer) -> None:
     from bench import librdkafka
 
     seconds = max(2.0, 2 * bench.seconds)
-    for i in range(bench.rounds):
-        with topic(peer, f"latency-{i}", 1) as name:
-            delays = generator.end_to_end(peer.plain, name, per_second=1_000, seconds=seconds)
-            _put_delays(bench, peer, "e2e", delays)
-        with topic(peer, f"rd-latency-{i}", 1) as name:
-            delays = librdkafka.end_to_end(peer.plain.port, name, per_second=1_000, seconds=seconds)
-            _put_delays(bench, peer, "rd_e2e", delays)
+    with topic(peer, "latency", 1) as name:
+        delays = generator.end_to_end(peer.plain, name, per_second=1_000, seconds=seconds)
+        _put_delays(bench, peer, "e2e", delays)
+    with topic(peer, "rd-latency", 1) as name:
+        delays = librdkafka.end_to_end(peer.plain.port, name, per_second=1_000, seconds=seconds)
+        _put_delays(bench, peer, "rd_e2e", delays)
     bench.told(peer.name, "e2e_p50", "e2e_p99", "rd_e2e_p50", "rd_e2e_p99")
 
 
