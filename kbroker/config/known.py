@@ -26,15 +26,12 @@ PLUGIN_PREFIXES = (
 REMOVED_PREFIXES = ("zookeeper.", "log.message.format.", "group.coordinator.new.")
 REMOVED = frozenset(
     {
-        "advertised.host.name",
-        "advertised.port",
         "broker.id.generation.enable",
         "control.plane.listener.name",
         "controlled.shutdown.max.retries",
         "controlled.shutdown.retry.backoff.ms",
         "delegation.token.master.key",
         "eligible.leader.replicas.enable",
-        "host.name",
         "inter.broker.protocol.version",
         "leader.imbalance.per.broker.percentage",
         "log.message.downconversion.enable",
@@ -46,7 +43,6 @@ REMOVED = frozenset(
         "password.encoder.keyfactory.algorithm",
         "password.encoder.old.secret",
         "password.encoder.secret",
-        "port",
         "quota.consumer.default",
         "quota.producer.default",
         "reserved.broker.max.id",
@@ -54,6 +50,18 @@ REMOVED = frozenset(
         "allow.everyone.if.no.acl.found",
     }
 )
+
+# The cures of options that are not passed over. What they ask for is not done here, and a broker that started without a
+# word would be open to those whom it was meant to keep out, or listen where nobody looks for it. Without a value they ask
+# for nothing. Those that are no row of the table are removed ones.
+_CURES = {
+    "authorizer.class.name": "there are no ACLs here yet, and whoever reaches a listener may do everything: leave it "
+    "out if that is meant",
+    "port": "it is no option since Kafka 3.0: say it in listeners, as in listeners=PLAINTEXT://:9092",
+    "host.name": "it is no option since Kafka 3.0: say it in listeners, as in listeners=PLAINTEXT://localhost:9092",
+    "advertised.port": "it is no option since Kafka 3.0: say it in advertised.listeners",
+    "advertised.host.name": "it is no option since Kafka 3.0: say it in advertised.listeners",
+}
 
 # Options of producers and consumers, often given to a broker by mistake.
 _CLIENTS = """
@@ -356,6 +364,7 @@ def _row(name: str, kind: ConfigType, default: str, bounds: str, dynamic: str) -
         dynamic=_DYNAMIC[dynamic[-1:]],
         inert=True,
         internal=dynamic.startswith("i"),
+        cure=_CURES.get(name, ""),
         doc=INERT_DOC,
     )
     if default != "null":
@@ -378,6 +387,8 @@ def find(name: str) -> Option | None:
         return row
     if name.startswith("listener.name."):
         return _of_listener(name)
+    if name in _CURES:
+        return Option(name, ConfigType.UNKNOWN, None, inert=True, cure=_CURES[name], doc=INERT_DOC)
     if name in TOPIC_OPTIONS or name in REMOVED or name.startswith(PLUGIN_PREFIXES + REMOVED_PREFIXES):
         return Option(name, ConfigType.UNKNOWN, None, inert=True, doc=INERT_DOC)
     return None

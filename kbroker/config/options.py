@@ -89,6 +89,7 @@ class Option:
         "attribute",
         "check",
         "choices",
+        "cure",
         "default",
         "doc",
         "dynamic",
@@ -116,6 +117,7 @@ class Option:
         check: Callable[[Any], str | None] | None = None,
         inert: bool = False,
         internal: bool = False,
+        cure: str = "",
         doc: str = "",
     ) -> None:
         self.name = name
@@ -133,6 +135,7 @@ class Option:
         self.check = check  # further rule: why the value is refused, or None
         self.inert = inert  # Kafka knows it, here it does nothing
         self.internal = internal  # not listed by DescribeConfigs
+        self.cure = cure  # why a start with a value for it ends, and what to do instead; "": it is taken
         self.doc = doc
         self.attribute = ""
 

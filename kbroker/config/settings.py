@@ -25,17 +25,6 @@ from kbroker.model import BrokerId, Endpoint
 if TYPE_CHECKING:
     from kbroker.config.describe import ConfigRow
 
-# Kafka knows them or knew them once. What they ask for is not done here, and a broker that started without a word would be
-# open to those whom it was meant to keep out, or listen where nobody looks for it.
-REFUSED = {
-    "authorizer.class.name": "there are no ACLs here yet, and whoever reaches a listener may do everything: leave it "
-    "out if that is meant",
-    "port": "it is no option since Kafka 3.0: say it in listeners, as in listeners=PLAINTEXT://:9092",
-    "host.name": "it is no option since Kafka 3.0: say it in listeners, as in listeners=PLAINTEXT://localhost:9092",
-    "advertised.port": "it is no option since Kafka 3.0: say it in advertised.listeners",
-    "advertised.host.name": "it is no option since Kafka 3.0: say it in advertised.listeners",
-}
-
 LISTENER_PREFIX = "listener.name."
 
 
@@ -294,11 +283,11 @@ class Settings(BrokerOptions):
     def _check_static(self) -> None:
         """Every name known, every value within its bounds."""
         for name, text in self.static.items():
-            if name in REFUSED and text.strip():
-                raise StartError(f"{name}={text} cannot be had: {REFUSED[name]}")
             row = self.option(name)
             if row is None:
                 raise StartError(f"{name} is no option of Kafka or kbroker{self.nearest(name)}")
+            if row.cure and text.strip():
+                raise StartError(f"{name}={text} cannot be had: {row.cure}")
             if row.inert:
                 self.ignored.append(_ignored(name))
             try:

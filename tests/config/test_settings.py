@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from kbroker.config import Settings
+from kbroker.config import Settings, known
 from kbroker.errors import StartError
 from kbroker.model import Endpoint
 
@@ -81,8 +81,15 @@ def test_the_data_goes_where_xdg_says():
     ],
 )
 def test_what_would_leave_the_broker_open_or_elsewhere_is_refused(option, cure):
+    name = option.partition("=")[0]
+
+    assert f"{option} cannot be had: {known.find(name).cure}" == refused(option)
     assert cure in refused(option)
-    assert load(option.partition("=")[0] + "=").ignored  # nothing is asked for
+    assert [name] == load(f"{name}=").ignored  # nothing is asked for
+
+
+def test_what_is_passed_over_has_no_cure_to_name():
+    assert "" == known.find("num.io.threads").cure == known.find("zookeeper.connect").cure
 
 
 def test_a_stock_file_is_taken(tmp_path):
