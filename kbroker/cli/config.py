@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import click
 
 from kbroker.cli.common import Failure, Session, complete_topics, remote
 from kbroker.cli.output import did_you_mean, on_terminal, table
-from kbroker.cli.topic import pairs
+from kbroker.cli.topic import must_not_meet, pairs
 
 if TYPE_CHECKING:
     from kbroker.cli.client.cluster import Cluster
@@ -92,19 +92,32 @@ async def set_(
 
     NAME is a topic or a broker's id; an empty one ("") means all brokers.
     """
-    from kbroker.cli.client import admin
-
     if not assignments and not unset:
         raise click.UsageError("nothing to change: give KEY=VALUE or --unset KEY")
+    must_not_meet(assignments, unset)
     async with session.cluster() as cluster:
         resource = await _resource(cluster, kind, name)
         await must_be_known(cluster, resource, name, unset)
-        await admin.alter_configs(cluster, resource, name, setting=assignments, deleting=unset)
+        await change(cluster, resource, name, assignments, unset)
     # a value may be a secret: what was changed is named, not repeated
     changed = [*assignments, *unset]
     who = f"{kind} {name}" if name else "all brokers"
     value = {"kind": kind, "name": name, "set": list(assignments), "unset": list(unset)}
     session.done(f"changed {', '.join(changed)} of {who}", value)
+
+
+async def change(
+    cluster: Cluster, resource: int, name: str, setting: Mapping[str, str], unset: Iterable[str]
+) -> None:
+    """Set and unset them; a refusal names what helps."""
+    from kbroker.cli.client import admin
+    from kbroker.cli.cures import with_cure
+    from kbroker.errors import KafkaError
+
+    try:
+        await admin.alter_configs(cluster, resource, name, setting=setting, deleting=unset)
+    except KafkaError as error:
+        raise with_cure(error, setting, clearing="to have its default say --unset {}") from None
 
 
 async def must_be_known(cluster: Cluster, resource: int, name: str, keys: Iterable[str]) -> None:
@@ -131,7 +144,8 @@ async def must_be_known(cluster: Cluster, resource: int, name: str, keys: Iterab
 
 def no_such(key: str, kind: str, known: Iterable[DescribeConfigsResourceResult]) -> Failure:
     """For a key that is none of those."""
-    near = did_you_mean(key, [each.name for each in known])
+    listed = f"; kbroker config get {kind} {'ID' if kind == 'broker' else 'NAME'} --all has them all"
+    near = did_you_mean(key, [each.name for each in known]) or listed
     return Failure(f"there is no config {key!r} of a {kind}{near}")
 
 

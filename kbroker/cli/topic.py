@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,10 +22,20 @@ def pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -
     found = {}
     for value in values:
         name, equals, rest = value.partition("=")
+        name = name.strip()
         if not equals or not name:
             raise click.BadParameter(f"{value!r} is not NAME=VALUE", ctx, param)
-        found[name.strip()] = rest
+        if name in found:
+            raise click.BadParameter(f"{name} is given twice: leave one of them out", ctx, param)
+        found[name] = rest
     return found
+
+
+def must_not_meet(configs: Iterable[str], unset: Iterable[str]) -> None:
+    """A config cannot get a value and its default at once."""
+    both = sorted({*configs} & {*unset})
+    if both:
+        raise click.UsageError(f"{both[0]} is set and unset: leave one of them out")
 
 
 config_option = click.option(
@@ -64,6 +75,7 @@ async def create(
 ) -> None:
     """Create a topic."""
     from kbroker.cli.client import admin
+    from kbroker.cli.cures import with_cure
     from kbroker.errors import ErrorCode, KafkaError
 
     async with session.cluster() as cluster:
@@ -78,7 +90,11 @@ async def create(
             created = True
         except KafkaError as error:
             if not if_not_exists or error.code != ErrorCode.TOPIC_ALREADY_EXISTS:
-                raise
+                raise with_cure(
+                    error,
+                    configs,
+                    clearing="leave {} out, and it has the broker's default",
+                ) from None
             created = False
         there = await cluster.topic(topic)
     count = len(there.partitions)
@@ -209,15 +225,16 @@ async def alter(
 ) -> None:
     """Add partitions, set and unset configs."""
     from kbroker.cli.client import admin
-    from kbroker.cli.config import must_be_known
+    from kbroker.cli.config import change, must_be_known
 
     if partitions is None and not configs and not unset:
         raise click.UsageError("nothing to alter: give --partitions, --config or --unset")
+    must_not_meet(configs, unset)
     async with session.cluster() as cluster:
         await cluster.topic(topic)
         if configs or unset:
             await must_be_known(cluster, admin.TOPIC, topic, unset)
-            await admin.alter_configs(cluster, admin.TOPIC, topic, setting=configs, deleting=unset)
+            await change(cluster, admin.TOPIC, topic, configs, unset)
         if partitions is not None:
             await admin.add_partitions(cluster, topic, partitions)
     session.done(

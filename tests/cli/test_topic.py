@@ -91,5 +91,39 @@ def test_a_line_that_makes_no_sense_ends_with_2(cli, args):
     cli("topic", *args, code=2)
 
 
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (
+            ["-c", "retention.ms=1", "-c", "retention.ms=2"],
+            "retention.ms is given twice: leave one of them out",
+        ),
+        (
+            ["-c", "retention.ms=1", "-u", "retention.ms"],
+            "retention.ms is set and unset: leave one of them out",
+        ),
+    ],
+)
+def test_one_config_is_not_asked_to_be_two_things(cli, topic, args, said):
+    assert said in cli("topic", "alter", topic, *args, code=2).err
+    assert {} == cli("topic", "describe", topic, "-o", "json").json["configs"]
+
+
+@pytest.mark.parametrize(
+    ("verb", "given", "cure"),
+    [
+        ("alter", "retention.ms=", "to have its default say --unset retention.ms"),
+        ("alter", "compression.type= ", "to have its default say --unset compression.type"),
+        ("alter", "retention.ms=1h", "it is in milliseconds: write 1h as 3600000"),
+        ("create", "retention.ms=", "leave retention.ms out, and it has the broker's default"),
+        ("create", "retention.ms=7d", "it is in milliseconds: write 7d as 604800000"),
+    ],
+)
+def test_a_refused_config_comes_with_the_cure(cli, topic, verb, given, cure):
+    name = topic if verb == "alter" else "not-to-be"
+
+    assert f"; {cure} (INVALID_CONFIG)\n" in cli("topic", verb, name, "-c", given, code=1).err
+
+
 def test_fewer_partitions_are_refused(cli, topic):
     assert "INVALID_PARTITIONS" in cli("topic", "alter", topic, "-p", 2, code=1).err
