@@ -1,6 +1,6 @@
 """Group commit: takes the logs that were written and has threads sync them. One per log directory.
 
-Knows logs by `flush_begins`, `flush_ended`, `flush_failed`; threads get files and file names only.
+Knows logs as `Flushed`; threads get files and file names only.
 """
 
 from __future__ import annotations
@@ -37,7 +37,11 @@ class Flushed(Protocol):
     def flush_put_off(self) -> None:
         """A file could not be opened: it begins anew, later."""
 
-    def flush_failed(self, error: BaseException) -> None: ...
+    def flush_failed(self, error: BaseException) -> None:
+        """Nothing beyond what was flushed before counts."""
+
+    def failed(self, error: BaseException) -> None:
+        """One of these broke, our own fault: it takes no more writes."""
 
 
 class Flusher:
@@ -113,26 +117,43 @@ class Flusher:
     ) -> None:
         self._free += 1
         for log, error in zip(group, errors or [broke] * len(group), strict=True):
-            if error is None:
-                if log.flush_ended():
-                    self.logs.append(log)
-            elif log.deleted:  # its files may be gone in the middle of its flush
-                continue
-            elif isinstance(error, FileNotFoundError) and log.flush_again():
-                self.logs.append(log)
-            elif self.error is None and self._later(self._go_on, error):
-                log.flush_put_off()
-                self._put_off.append(log)
-            else:
-                if self.error is None:
-                    self.error = error
-                    self._on_error(error)
-                log.flush_failed(error)
+            try:
+                self._end(log, error)
+            except Exception as raised:  # noqa: BLE001 - a door: the others of the group have ended their flush too
+                self._stop(log, raised)
         if self.error is not None:
             self._refuse()
         elif self.logs and not self._asked:
             self._asked = True
             self._turn.sync(self)
+
+    def _end(self, log: Flushed, error: BaseException | None) -> None:
+        """A log's flush is over: it ended well, or begins anew, or failed."""
+        if error is None:
+            if log.flush_ended():
+                self.logs.append(log)
+        elif log.deleted:  # its files may be gone in the middle of its flush
+            return
+        elif isinstance(error, FileNotFoundError) and log.flush_again():
+            self.logs.append(log)
+        elif self.error is None and self._later(self._go_on, error):
+            log.flush_put_off()
+            self._put_off.append(log)
+        else:
+            if self.error is None:
+                self.error = error
+                self._on_error(error)
+            log.flush_failed(error)
+
+    def _stop(self, log: Flushed, error: BaseException) -> None:
+        """What a log makes of its flush broke. Nobody knows what it would have told those who wait: they learn that it
+        is stopped, and the other logs go on."""
+        try:
+            log.failed(error)
+            log.flush_failed(error)
+        except Exception as raised:  # noqa: BLE001 - a door: as where an item of a turn cannot even fail
+            if self._turn.on_broken is not None:
+                self._turn.on_broken(raised)
 
     def _go_on(self) -> None:
         logs, self._put_off = self._put_off, []
@@ -144,7 +165,10 @@ class Flusher:
         logs, self.logs, self._put_off = self.logs + self._put_off, [], []
         assert self.error is not None
         for log in logs:
-            log.flush_failed(self.error)
+            try:
+                log.flush_failed(self.error)
+            except Exception as raised:  # noqa: BLE001 - a door: the others are told
+                self._stop(log, raised)
 
 
 def _do(work: list[list[Callable[[], object]]]) -> list[BaseException | None]:

@@ -21,10 +21,12 @@ class Watcher:
 
     def __init__(self, log: PartitionLog) -> None:
         self.cuts: list[tuple[int, BaseException]] = []
+        self.fault: BaseException | None = None  # what it makes of a move
         log.observer = self
 
     def log_moved(self) -> None:
-        pass
+        if self.fault is not None:
+            raise self.fault
 
     def log_cut(self, end: int, error: BaseException) -> None:
         self.cuts.append((end, error))
@@ -345,6 +347,33 @@ def test_a_failed_fsync_is_not_tried_again_and_nothing_behind_it_counts(
     region = log.read(8, up_to=11, max_bytes=1000)
     assert region is not None
     assert [8] == [one.base_offset for one in split_batches(memoryview(region_bytes(region)))]
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_a_log_that_breaks_at_the_end_of_its_flush_is_stopped_and_the_others_go_on(
+    disk: MemoryDisk, broker: Broker, broken: int
+) -> None:
+    logs = [broker.directory.log(TopicPartition("orders", n), TOPIC_ID, config()) for n in range(2)]
+    watchers = [Watcher(log) for log in logs]
+    for log in logs:
+        log.append(batch(b"a", b"b"), 0)
+    broker.turn.run()
+    watchers[broken].fault = AssertionError("a promise")
+    broker.settle()
+
+    other = 1 - broken
+    assert (2, [], None) == (logs[other].flushed, watchers[other].cuts, logs[other].broken)
+    assert [2] == [end for end, _ in watchers[broken].cuts]
+    assert (None, True) == (broker.directory.failed, broker.directory.flusher.idle)
+    with pytest.raises(KafkaError, match="is stopped"):
+        logs[broken].append(batch(b"c"), 0)
+    logs[other].append(batch(b"c"), 0)
+    broker.settle()
+    assert 3 == logs[other].flushed
+    broker.directory.close()
+    again = Broker(disk)
+    assert not again.directory.open(0, "cluster").clean
+    assert 2 == again.directory.log(logs[broken].tp, TOPIC_ID, config()).end
 
 
 def test_after_a_failed_fsync_the_next_start_writes_the_tail_again(disk: MemoryDisk) -> None:

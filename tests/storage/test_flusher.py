@@ -17,6 +17,7 @@ class Log:
     def __init__(self) -> None:
         self.begun = self.ended = 0
         self.failures: list[BaseException] = []
+        self.stopped: list[BaseException] = []
         self.error: BaseException | None = None
 
     def flush_begins(self):
@@ -39,6 +40,18 @@ class Log:
 
     def flush_failed(self, error: BaseException) -> None:
         self.failures.append(error)
+
+    def failed(self, error: BaseException) -> None:
+        self.stopped.append(error)
+
+
+def breaking(error: BaseException):
+    """A method of a log that breaks a promise."""
+
+    def breaks(*_: object) -> bool:
+        raise error
+
+    return breaks
 
 
 class House:
@@ -125,4 +138,57 @@ def test_where_a_flush_cannot_begin_all_its_logs_learn_so(what):
 
     assert [broken] == house.errors
     assert [[broken]] * 3 == [log.failures for log in logs]
+    assert house.flusher.idle
+
+
+def group_of(house: House, count: int) -> list[Log]:
+    """So many logs that one thread has got together, the first of many more."""
+    logs = [Log() for _ in range(SHARE * count)]
+    house.flush(logs)
+    return logs[:count]
+
+
+def test_a_log_that_breaks_at_the_end_of_its_flush_is_stopped_and_its_group_is_answered():
+    house = House()
+    before, broken, behind = group_of(house, 3)
+    fault = AssertionError("a promise")
+    broken.flush_ended = breaking(fault)
+
+    house.settle()
+
+    assert ([fault], [fault]) == (broken.stopped, broken.failures)
+    assert [(1, []), (1, [])] == [(log.ended, log.stopped + log.failures) for log in (before, behind)]
+    assert [] == house.errors  # the disk is well
+    assert house.flusher.idle
+    house.flush([behind])
+    house.settle()
+    assert 2 == behind.ended
+
+
+def test_a_log_that_cannot_even_be_stopped_is_told_of_and_its_group_is_answered():
+    house = House()
+    told: list[BaseException] = []
+    house.turn.on_broken = told.append
+    broken, behind = group_of(house, 2)
+    second = AssertionError("another promise")
+    broken.flush_ended = breaking(AssertionError("a promise"))
+    broken.failed = breaking(second)
+
+    house.settle()
+
+    assert ([second], 1) == (told, behind.ended)
+
+
+def test_a_log_that_breaks_when_it_is_told_of_a_failed_sync_keeps_nobody_from_being_told():
+    house, logs = House(), [Log() for _ in range(7)]
+    dead, fault = OSError("a dead disk"), AssertionError("a promise")
+    logs[0].error = dead
+    logs[0].flush_failed = logs[5].flush_failed = breaking(fault)
+    house.flush(logs)
+
+    house.settle()
+
+    assert [dead] == house.errors
+    assert ([fault], [fault]) == (logs[0].stopped, logs[5].stopped)
+    assert [[dead]] * 2 == [logs[4].failures, logs[6].failures]
     assert house.flusher.idle
