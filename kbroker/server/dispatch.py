@@ -271,4 +271,11 @@ class Dispatcher:
         lost, peer.lost = peer.lost, None
         for slot in lost or ():
             if slot.answer is None and slot.on_lost is not None:
-                slot.on_lost()
+                try:
+                    slot.on_lost()
+                except Exception as error:  # a door: the others would wait for nobody for ever
+                    log.exception(
+                        "whoever was to answer failed to hear that the connection ended",
+                        error,
+                        peer=connection.peer,
+                    )

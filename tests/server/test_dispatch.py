@@ -336,6 +336,30 @@ def test_who_would_answer_learns_that_the_connection_ended():
     assert [0, 1, 2] == lost
 
 
+def test_one_who_fails_to_hear_of_the_end_keeps_it_from_nobody(caplog):
+    lost: list[int] = []
+    numbers = iter(range(3))
+
+    def handler(call: Any, request: Any) -> Any:
+        number = next(numbers)
+
+        def on_lost() -> None:
+            lost.append(number)
+            if number < 2:
+                raise ValueError("ours")
+
+        return Slot(on_lost)
+
+    house = House(handler)
+    for _ in range(3):
+        house.send(MetadataRequest(topics=None), 9)
+
+    house.wire.arrive(b"")
+
+    assert [0, 1, 2] == lost
+    assert 2 == sum("failed to hear" in line for line in caplog.messages)
+
+
 def test_a_connection_remembers_only_those_who_have_not_answered():
     """A reader polls for days on one connection."""
     slots: list[Slot] = []
