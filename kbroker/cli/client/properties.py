@@ -6,7 +6,7 @@ Reads the files that the user names. A value that may be secret is never in a se
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 DEFAULT_PORT = 9092
 PROTOCOLS = ("PLAINTEXT", "SSL")
 PEM = "PEM"
+# How the first lines of these end in PEM: there are several kinds of each.
+PRIVATE_KEY, CERTIFICATE = "PRIVATE KEY-----", "CERTIFICATE-----"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,8 @@ class Reach:
     ssl_options: Mapping[str, str] = field(
         default_factory=dict, repr=False
     )  # by Kafka's names; there may be a password
+    # Names in sentences about the options -> what the user typed in their place: a flag and its file.
+    typed: Mapping[str, str] = field(default_factory=dict)
 
     def context(self) -> ssl.SSLContext | None:
         """The TLS context, or None for plain text. ClientError where the files do not make one."""
@@ -45,7 +49,10 @@ class Reach:
         try:
             return build_client_context(self.tls_options(), check_host=self.check_host)
         except StartError as error:
-            raise ClientError(str(error)) from None
+            sentence = str(error)
+            for name, typed in self.typed.items():
+                sentence = sentence.replace(name, typed)
+            raise ClientError(sentence) from None
 
     def own_certificate(self) -> Validity | None:
         """From when to when our own is valid; None where there is none."""
@@ -94,26 +101,19 @@ def reach(
     if protocol not in PROTOCOLS:
         raise ClientError(f"security.protocol={protocol}: choose PLAINTEXT or SSL")
     options = {name: value for name, value in properties.items() if name.startswith("ssl.")}
+    typed: dict[str, str] = {}
     if ca is not None:
-        options |= {"ssl.truststore.type": PEM, "ssl.truststore.location": str(ca)}
-        options.pop("ssl.truststore.certificates", None)
-    given_cert, given_key = "--cert" if cert else "--key", "--key" if key else "--cert"
-    if (cert is None) != (key is None):
-        # one file may hold both, as a broker's does
-        cert = key = cert or key
-    if cert is not None and key is not None:
+        options.pop("ssl.truststore.location", None)
+        options |= {"ssl.truststore.type": PEM, "ssl.truststore.certificates": _authorities(ca)}
+        typed["ssl.truststore.certificates"] = f"--ca {ca}"
+    own = [(flag, path) for flag, path in (("--cert", cert), ("--key", key)) if path is not None]
+    if own:
         options.pop("ssl.keystore.location", None)
-        options |= {
-            "ssl.keystore.type": PEM,
-            "ssl.keystore.certificate.chain": _read(cert, given_cert),
-            "ssl.keystore.key": _read(key, given_key),
-        }
-        if "PRIVATE KEY-----" not in options["ssl.keystore.key"]:
-            missing = ": give its file as --key FILE" if given_key == "--cert" else ""
-            raise ClientError(f"{given_key} {key} holds no private key in PEM{missing}")
-        if "CERTIFICATE-----" not in options["ssl.keystore.certificate.chain"]:
-            missing = ": give its file as --cert FILE" if given_cert == "--key" else ""
-            raise ClientError(f"{given_cert} {cert} holds no certificate in PEM{missing}")
+        options |= _own_pair(own)
+        typed["ssl.keystore.key and ssl.keystore.certificate.chain"] = " and ".join(
+            f"{flag} {path}" for flag, path in own
+        )
+        typed["ssl.key.password"] = "ssl.key.password in a file for --command-config"
     identification = options.get("ssl.endpoint.identification.algorithm", "https")
     return Reach(
         bootstrap=parse_servers(bootstrap or properties.get("bootstrap.servers") or "localhost"),
@@ -121,7 +121,40 @@ def reach(
         tls=tls or protocol == "SSL" or any(path is not None for path in (ca, cert, key)),
         check_host=bool(identification.strip()),
         ssl_options=options,
+        typed=typed,
     )
+
+
+def _authorities(ca: Path) -> str:
+    """The certificates to trust."""
+    text = _read(ca, "--ca")
+    if CERTIFICATE in text:
+        return text
+    cure = "give the file of the authority's certificate"
+    if "-----BEGIN " not in text:  # bytes, of one of the other two forms
+        cure = (
+            f"`openssl x509 -in {ca} -out {ca}.pem` makes it from a certificate in DER, "
+            f"`keytool -list -rfc -keystore {ca} > {ca}.pem` from a store of Java's"
+        )
+    raise ClientError(f"--ca {ca} holds no certificate in PEM: {cure}")
+
+
+def _own_pair(given: Sequence[tuple[str, Path]]) -> dict[str, str]:
+    """The options of a certificate of our own and its key: flags and their files, or one that holds both."""
+    (chain_flag, chain_path), (key_flag, key_path) = given[0], given[-1]
+    chain, key = _read(chain_path, chain_flag), _read(key_path, key_flag)
+    alone = len(given) == 1
+    if PRIVATE_KEY not in key:
+        cure = ": give its file as --key FILE" if alone and key_flag == "--cert" else ""
+        raise ClientError(f"{key_flag} {key_path} holds no private key in PEM{cure}")
+    if CERTIFICATE not in chain:
+        cure = ": give its file as --cert FILE" if alone and chain_flag == "--key" else ""
+        raise ClientError(f"{chain_flag} {chain_path} holds no certificate in PEM{cure}")
+    return {
+        "ssl.keystore.type": PEM,
+        "ssl.keystore.certificate.chain": chain,
+        "ssl.keystore.key": key,
+    }
 
 
 def load_properties(path: Path | None) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+
 import pytest
 import trustme
 
@@ -89,18 +91,85 @@ def test_flags_with_files(files, flags):
     assert (True, 1) == (context.check_hostname, len(context.get_ca_certs()))
 
 
+def said(**flags):
+    with pytest.raises(ClientError) as error:
+        made(**flags).context()
+    return str(error.value)
+
+
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "words"),
     [
-        ({"ca": "nowhere.pem"}, "nowhere.pem cannot be read"),
-        ({"ca": "key.pem"}, "holds no certificate"),
-        ({"cert": "nowhere.pem"}, "--cert .*nowhere.pem cannot be read"),
-        ({"cert": "cert.pem"}, "holds no private key"),
+        ({"ca": "nowhere.pem"}, "--ca {}/nowhere.pem cannot be read: No such file or directory"),
+        (
+            {"ca": "key.pem"},
+            "--ca {}/key.pem holds no certificate in PEM: give the file of the authority's certificate",
+        ),
+        ({"cert": "nowhere.pem"}, "--cert {}/nowhere.pem cannot be read: No such file or directory"),
+        ({"cert": "cert.pem"}, "--cert {}/cert.pem holds no private key in PEM: give its file as --key FILE"),
+        ({"key": "key.pem"}, "--key {}/key.pem holds no certificate in PEM: give its file as --cert FILE"),
+        ({"cert": "cert.pem", "key": "ca.pem"}, "--key {}/ca.pem holds no private key in PEM"),
+        ({"cert": "key.pem", "key": "key.pem"}, "--cert {}/key.pem holds no certificate in PEM"),
     ],
 )
-def test_files_that_do_not_fit_are_one_sentence(files, flags, said):
-    with pytest.raises(ClientError, match=said):
-        made(**{name: files / value for name, value in flags.items()}).context()
+def test_files_that_do_not_fit_are_one_sentence(files, flags, words):
+    assert words.format(files) == said(**{name: files / value for name, value in flags.items()})
+
+
+@pytest.mark.parametrize(
+    ("flags", "blamed"),
+    [
+        ({"ca": "broken.pem"}, "--ca {0}/broken.pem does not load"),
+        (
+            {"cert": "broken.pem", "key": "key.pem"},
+            "--cert {0}/broken.pem and --key {0}/key.pem does not load",
+        ),
+        ({"cert": "ca.pem", "key": "key.pem"}, "the private key of --cert {0}/ca.pem and --key {0}/key.pem "),
+        (
+            {"cert": "sealed.pem"},
+            "the private key of --cert {0}/sealed.pem is encrypted; set ssl.key.password in a file for --command-config.",
+        ),
+    ],
+)
+def test_what_the_flags_gave_is_called_by_them(files, flags, blamed):
+    whole = (files / "cert.pem").read_text()
+    (files / "broken.pem").write_text(whole[: len(whole) // 2] + "-----END CERTIFICATE-----\n")
+    (files / "sealed.pem").write_text(
+        (files / "both.pem").read_text().replace("EC PRIVATE", "ENCRYPTED PRIVATE")
+    )
+
+    sentence = said(**{name: files / value for name, value in flags.items()})
+
+    assert sentence.startswith(blamed.format(files)), sentence
+    assert "ssl.truststore" not in sentence
+    assert "ssl.keystore" not in sentence
+
+
+def test_an_authority_in_another_form_is_told_how_it_becomes_pem(files):
+    (files / "ca.der").write_bytes(ssl.PEM_cert_to_DER_cert((files / "ca.pem").read_text()))
+
+    sentence = said(ca=files / "ca.der")
+
+    assert sentence.startswith(
+        f"--ca {files}/ca.der holds no certificate in PEM: `openssl x509 -in {files}/ca.der"
+    )
+
+
+def test_the_flag_stands_above_the_authorities_of_the_file(files):
+    given = {"security.protocol": "SSL", "ssl.truststore.location": "nowhere.jks"}
+
+    assert 1 == len(made(given, ca=files / "ca.pem").context().get_ca_certs())
+
+
+def test_what_the_file_gave_is_called_by_kafkas_names(files):
+    given = {
+        "security.protocol": "SSL",
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": "nowhere.pem",
+    }
+
+    with pytest.raises(ClientError, match=r"^ssl\.truststore\.location=nowhere\.pem cannot be read"):
+        made(given).context()
 
 
 def test_a_password_is_in_no_repr(files):
