@@ -11,7 +11,6 @@ An editable install is never compiled: what is edited would not be what runs.
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -31,9 +30,14 @@ class CompileHook(BuildHookInterface[Any]):
         """Compile, and have the extensions packed beside their sources."""
         if version == "editable":
             return
-        self._work = tempfile.mkdtemp()
+        # hatchling calls `finalize` of a wheel that was packed; where packing fails, the folder goes with this process
+        self._work = tempfile.TemporaryDirectory(prefix="kbroker-compile-")
         modules = [name.replace(".", "/") + ".py" for name in self.config["modules"]]
-        built = _compile(Path(self.root), modules, Path(self._work))
+        try:
+            built = _compile(Path(self.root), modules, Path(self._work.name))
+        except BaseException:  # mypyc says SystemExit
+            self._work.cleanup()
+            raise
         build_data["force_include"].update({str(path): name for name, path in built.items()})
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
@@ -41,7 +45,7 @@ class CompileHook(BuildHookInterface[Any]):
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """Leave nothing behind."""
         if version != "editable":
-            shutil.rmtree(self._work)
+            self._work.cleanup()
 
 
 def _compile(root: Path, modules: list[str], work: Path) -> dict[str, Path]:
