@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from kbroker import __version__
+from kbroker import __version__, is_compiled
 
 if TYPE_CHECKING:
     from kbroker.config import Settings
@@ -135,8 +135,9 @@ def announce(serving: str) -> None:
     """The broker serves: say so in one line on stdout."""
     from kbroker.cli.process import process_age
 
+    build = " (compiled)" if is_compiled() else ""  # as in --version
     try:
-        click.echo(f"kbroker {__version__} serving on {serving}, ready in {process_age():.2f} s")
+        click.echo(f"kbroker {__version__}{build} serving on {serving}, ready in {process_age():.2f} s")
     except OSError:
         return  # nobody reads stdout; the broker serves all the same
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from kbroker import __version__
+from kbroker import __version__, is_compiled
 from kbroker.cli import process as process_module
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,7 +86,8 @@ def test_a_signal_ends_it_cleanly(process, tmp_path, how):
     broker.send_signal(how)
     out, err = broker.communicate(timeout=LIMIT_S)
 
-    said = rf"kbroker {re.escape(__version__)} serving on localhost:\d+, data in {tmp_path}/data, ready in \d+\.\d\d s\n"
+    name = re.escape(f"kbroker {__version__}{' (compiled)' if is_compiled() else ''}")
+    said = rf"{name} serving on localhost:\d+, data in {tmp_path}/data, ready in \d+\.\d\d s\n"
     assert re.fullmatch(said, line), err
     assert (0, "") == (broker.returncode, out), err
     assert (tmp_path / "data" / ".kafka_cleanshutdown").exists()

@@ -7,8 +7,9 @@ import gc
 import pytest
 from click.testing import CliRunner
 
-from kbroker import __version__
+from kbroker import __version__, is_compiled
 from kbroker.cli import main, process
+from kbroker.cli import start as start_module
 from kbroker.errors import StartError
 from kbroker.observe import logs
 
@@ -48,8 +49,19 @@ def test_without_options_it_listens_on_loopback_and_keeps_data_at_home(started, 
 def test_one_line_says_that_it_serves(started):
     result, _ = started()
 
-    assert result.stdout.startswith(f"kbroker {__version__} serving on somewhere, ready in ")
+    build = " (compiled)" if is_compiled() else ""
+    assert result.stdout.startswith(f"kbroker {__version__}{build} serving on somewhere, ready in ")
     assert result.stdout.endswith(" s\n")
+
+
+@pytest.mark.parametrize(("compiled", "name"), [(True, "kbroker 1.2.3 (compiled)"), (False, "kbroker 1.2.3")])
+def test_the_line_says_when_the_build_is_compiled(started, monkeypatch, compiled, name):
+    monkeypatch.setattr(start_module, "__version__", "1.2.3")
+    monkeypatch.setattr(start_module, "is_compiled", lambda: compiled)
+
+    result, _ = started()
+
+    assert result.stdout.startswith(f"{name} serving on somewhere, ready in ")
 
 
 def test_port_and_data_dir_become_settings(started, tmp_path):
