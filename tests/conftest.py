@@ -1,8 +1,11 @@
-"""What every test run shares: the command line's options and hypothesis' profile."""
+"""What every test run shares: the command line's options, hypothesis' profile, and whose log lines a test sees."""
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -36,3 +39,28 @@ def pytest_configure(config: pytest.Config) -> None:
     wanted = os.environ.get("KBROKER_TESTS_ON", "source")
     if (wanted == "compiled") != kbroker.is_compiled():
         raise pytest.UsageError(f"these tests are of the {wanted}, but {kbroker.__file__} is imported")
+
+
+THREADS_BEFORE = pytest.StashKey[list[threading.Thread]]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Note who runs already, before this test's own brokers do."""
+    item.stash[THREADS_BEFORE] = threading.enumerate()
+
+
+@pytest.fixture
+def caplog(
+    caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
+) -> Iterator[pytest.LogCaptureFixture]:
+    """pytest's, without the lines of brokers that other tests share: they log when they like, beside this test."""
+    before = [each for each in request.node.stash[THREADS_BEFORE] if each is not threading.main_thread()]
+
+    def of_this_test(line: logging.LogRecord) -> bool:
+        # an ident that was given anew is no longer that of the thread which had it before
+        return not any(each.ident == line.thread and each.is_alive() for each in before)
+
+    caplog.handler.addFilter(of_this_test)
+    yield caplog
+    caplog.handler.removeFilter(of_this_test)
