@@ -154,7 +154,7 @@ def test_tls_to_a_plain_port(cli, broker):
 
     assert ("bootstrap: TLS", f"{broker.bootstrap_servers} speaks plain text, not TLS") == (check, detail)
     assert cure.startswith("leave out --tls")
-    assert "it may be a listener without TLS" in other.err
+    assert "if it is a listener without TLS, leave out --tls, and --ca, --cert and --key" in other.err
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,8 @@ def test_certificates_that_are_not_accepted(
     assert "bootstrap: TLS" == check
     assert re.search(said, detail), detail
     assert cured in cure
-    assert "is not accepted" in other.err
+    assert re.search(said, other.err), other.err
+    assert cured in other.err
 
 
 def test_a_certificate_that_ends_soon_is_a_warning(cli, authority, ca, tmp_path):
@@ -198,16 +199,28 @@ def test_a_certificate_that_ends_soon_is_a_warning(cli, authority, ca, tmp_path)
 
 
 @pytest.fixture(params=["TLSv1.2", "TLSv1.3"])
-def asking(request, authority, ca, tmp_path):
-    """A broker that lets nobody in without a certificate, and how to reach it."""
+def strict(request, authority, ca, tmp_path):
+    """`with strict() as flags`: a broker that lets nobody in without a certificate, and how to reach it."""
     options = {
         "ssl.client.auth": "required",
         "ssl.truststore.type": "PEM",
         "ssl.truststore.location": str(ca),
         "ssl.enabled.protocols": request.param,
     }
-    with tls_broker(identity_of(authority, tmp_path, "127.0.0.1"), **options) as broker:
-        yield ["-b", broker.bootstrap_servers, "--ca", ca]
+
+    @contextmanager
+    def running():
+        with tls_broker(identity_of(authority, tmp_path, "127.0.0.1"), **options) as broker:
+            yield ["-b", broker.bootstrap_servers, "--ca", ca]
+
+    return running
+
+
+@pytest.fixture
+def asking(strict):
+    """That broker, while the test runs."""
+    with strict() as flags:
+        yield flags
 
 
 def test_a_client_certificate_that_is_wanted(cli, asking, authority, tmp_path):
@@ -235,11 +248,13 @@ def test_our_own_certificate_that_has_expired(cli, asking, authority, tmp_path):
     assert "our certificate has expired, it says; renew the certificate in --cert" in other.err
 
 
-def test_a_certificate_of_ours_that_is_signed_by_somebody_else(cli, asking, tmp_path, caplog):
+def test_a_certificate_of_ours_that_is_signed_by_somebody_else(cli, strict, tmp_path, caplog):
     certificate = identity_of(trustme.CA(), tmp_path, "client")
 
-    _, detail, cure = failure(cli("doctor", *asking, "--cert", certificate, code=1))
+    with strict() as flags:
+        _, detail, cure = failure(cli("doctor", *flags, "--cert", certificate, code=1))
 
+    # the broker says it after the alert, and may do so after we have gone: it is stopped now
     assert "it does not trust the authority of our certificate" in detail
     assert "in its ssl.truststore" in cure
     assert "the client's certificate is not accepted: unable to get local issuer certificate" in caplog.text
