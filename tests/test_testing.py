@@ -6,11 +6,13 @@ import asyncio
 import os
 import threading
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 
 from kbroker.protocol.messages.fetch import FetchRequest
 from kbroker.protocol.messages.list_offsets import ListOffsetsRequest
+from kbroker.protocol.messages.metadata import MetadataRequest
 from kbroker.protocol.records import build_batch, record
 from kbroker.testing import Broker, ErrorCode, ExternalBroker, KafkaError, StartError
 from kbroker.testing.external import Wire
@@ -315,27 +317,82 @@ def test_another_broker_has_the_same_methods(broker, external):
         external.records("t")
 
 
-@pytest.mark.parametrize("moving", ["NOT_LEADER_OR_FOLLOWER", "UNKNOWN_TOPIC_OR_PARTITION"])
-def test_another_broker_that_has_not_heard_yet_that_it_leads_is_asked_again(
-    broker, external, monkeypatch, moving
-):
-    """As in Apache Kafka right after a topic was created."""
-    external.create_topic("t")
-    send(broker, "t", b"a")
-    ask, refusals = Wire.ask, {ListOffsetsRequest: 2, FetchRequest: 1}
+@pytest.fixture
+def asked(monkeypatch):
+    """What the external broker asks for, in order; `refusals` is what it hears instead, so often, by kind of request."""
+    asked, ask = SimpleNamespace(kinds=[], refusals={}, code=0), Wire.ask
 
-    def refuse(wire, request, version):
+    def noted(wire, request, version):
         answer = ask(wire, request, version)
-        if refusals.get(type(request)):
-            refusals[type(request)] -= 1
-            topic = answer.responses[0] if type(request) is FetchRequest else answer.topics[0]
-            topic.partitions[0].error_code = ErrorCode[moving]
+        kind = type(request)
+        asked.kinds.append(kind)
+        if asked.refusals.get(kind):
+            asked.refusals[kind] -= 1
+            topic = answer.responses[0] if kind is FetchRequest else answer.topics[0]
+            topic.partitions[0].error_code = asked.code
         return answer
 
-    monkeypatch.setattr(Wire, "ask", refuse)
+    monkeypatch.setattr(Wire, "ask", noted)
+    return asked
+
+
+@pytest.mark.parametrize(
+    "code, looks",
+    [("NOT_LEADER_OR_FOLLOWER", 4), ("UNKNOWN_TOPIC_OR_PARTITION", 4), ("OFFSET_NOT_AVAILABLE", 1)],
+)
+def test_another_broker_that_has_not_heard_yet_that_it_leads_is_asked_again(
+    broker, external, asked, code, looks
+):
+    """As in Apache Kafka right after a topic was created. Who leads is asked anew where the answer says so."""
+    external.create_topic("t")
+    send(broker, "t", b"a")
+    asked.kinds.clear()
+    asked.refusals, asked.code = {ListOffsetsRequest: 2, FetchRequest: 1}, ErrorCode[code]
 
     assert [b"a"] == values(external, "t")
-    assert [0, 0] == list(refusals.values())
+    assert [0, 0] == list(asked.refusals.values())
+    assert looks == asked.kinds.count(MetadataRequest)
+
+
+def test_another_broker_is_asked_once_who_leads(broker, external, asked):
+    external.create_topic("t", partitions=3)
+    for partition in range(3):
+        send(broker, "t", b"a", partition=partition)
+    asked.kinds.clear()
+
+    assert [b"a"] * 3 == values(external, "t")
+    assert 1 == asked.kinds.count(MetadataRequest)
+
+
+def test_another_broker_that_goes_on_not_leading_is_asked_until_the_time_is_over(
+    broker, external, asked, monkeypatch
+):
+    external.create_topic("t")
+    assert [] == external.records("t")
+    monkeypatch.setattr("kbroker.testing.external.ANSWER_SECONDS_MAX", 0.1)
+    asked.refusals, asked.code = {ListOffsetsRequest: 1 << 30}, ErrorCode.NOT_LEADER_OR_FOLLOWER
+
+    with pytest.raises(KafkaError) as refused:
+        external.records("t")
+
+    assert ErrorCode.NOT_LEADER_OR_FOLLOWER == refused.value.code
+
+
+def test_a_topic_that_gets_no_leader_or_does_not_go_is_a_timeout(monkeypatch):
+    external = ExternalBroker("localhost:1")  # nobody is asked
+    leaderless = SimpleNamespace(leader_id=-1, error_code=0)
+    topic = SimpleNamespace(name="t", is_internal=False, partitions=[leaderless])
+    done = SimpleNamespace(error_code=0)
+    monkeypatch.setattr("kbroker.testing.external.ANSWER_SECONDS_MAX", 0.1)
+    monkeypatch.setattr(external, "_metadata", lambda names: SimpleNamespace(topics=[topic]))
+    monkeypatch.setattr(
+        external, "_ask_controller", lambda *_: SimpleNamespace(topics=[done], responses=[done])
+    )
+
+    with pytest.raises(TimeoutError, match="topic t has no leaders"):
+        external.create_topic("t")
+    with pytest.raises(TimeoutError, match="t not deleted"):
+        external.delete_topic("t")
 
 
 def test_another_brokers_reset_leaves_other_peoples_topics(broker, external):

@@ -10,6 +10,7 @@ import select
 import socket
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any, NoReturn, Self, TypeVar
 
@@ -43,17 +44,23 @@ CLIENT_ID = "kbroker.testing"
 METADATA, CREATE_TOPICS, DELETE_TOPICS, LIST_OFFSETS, FETCH = 8, 5, 3, 5, 11
 
 # Metadata names a leader before that broker has heard of it, and goes on naming the one that it was.
-MOVING = frozenset(
+NOT_THERE = frozenset(
     {
         ErrorCode.NOT_LEADER_OR_FOLLOWER,
         ErrorCode.LEADER_NOT_AVAILABLE,
         ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
-        ErrorCode.OFFSET_NOT_AVAILABLE,
     }
 )
+# What passes: the last one is of a leader that has not heard yet how far its followers are (KIP-207).
+PASSING = NOT_THERE | {ErrorCode.OFFSET_NOT_AVAILABLE}
 
 Address = tuple[str, int]
+Leaders = dict[int, Address]  # of one topic, by partition; empty: to be asked for
 T = TypeVar("T")
+
+
+class NotYet(TimeoutError):
+    """What is waited for is not there: look again, until the time is over."""
 
 
 class ExternalBroker:
@@ -120,7 +127,7 @@ class ExternalBroker:
         request = CreateTopicsRequest(topics=[topic], timeout_ms=int(ANSWER_SECONDS_MAX * 1000))
         raise_if_refused(self._ask_controller(request, CREATE_TOPICS).topics[0])
         self._created.append(name)
-        _until(lambda: self._led(name) == partitions, f"topic {name} has no leaders")
+        _until(partial(self._see_led, name, partitions))
         return name
 
     def delete_topic(self, name: str) -> None:
@@ -133,12 +140,12 @@ class ExternalBroker:
 
     def records(self, topic: str, partition: int | None = None) -> list[Record]:
         """Everything in a topic (or one of its partitions) that consumers may read, partition by partition."""
-        there = self._leaders(topic)
-        if partition is not None and partition not in there:
+        leaders = self._leaders(topic)
+        if partition is not None and partition not in leaders:
             raise KeyError(f"topic {topic!r} has no partition {partition}")
         found: list[Record] = []
-        for index in sorted(there) if partition is None else (partition,):
-            found += self._read(topic, index)
+        for index in sorted(leaders) if partition is None else (partition,):
+            found += self._read(topic, index, leaders)
         return found
 
     def reset(self) -> None:
@@ -153,11 +160,11 @@ class ExternalBroker:
         for result in self._ask_controller(request, DELETE_TOPICS).responses:
             raise_if_refused(result)
         self._created = [name for name in self._created if name not in names]
-        _until(lambda: not set(names) & set(self.topics()), f"{', '.join(names)} not deleted")
+        _until(partial(self._see_gone, names))
 
-    def _read(self, topic: str, index: int) -> list[Record]:
-        offset = self._offset(topic, index, EARLIEST)
-        end = self._offset(topic, index, LATEST)
+    def _read(self, topic: str, index: int, leaders: Leaders) -> list[Record]:
+        offset = self._offset(topic, index, EARLIEST, leaders)
+        end = self._offset(topic, index, LATEST, leaders)
         found: list[Record] = []
         while offset < end:
             asked = FetchPartition(partition=index, fetch_offset=offset, partition_max_bytes=FETCH_BYTES)
@@ -168,7 +175,7 @@ class ExternalBroker:
                 topics=[FetchTopic(topic=topic, partitions=[asked])],
             )
             part = self._ask_leader(
-                topic, index, request, FETCH, lambda answer: answer.responses[0].partitions[0]
+                topic, index, leaders, request, FETCH, lambda answer: answer.responses[0].partitions[0]
             )
             batches = split_batches(memoryview(bytes(part.records or b"")), cut_tail=True)
             for batch in batches:
@@ -177,13 +184,13 @@ class ExternalBroker:
                 offset = batch.next_offset
         return found
 
-    def _offset(self, topic: str, index: int, when: int) -> int:
+    def _offset(self, topic: str, index: int, when: int, leaders: Leaders) -> int:
         asked = ListOffsetsTopic(
             name=topic, partitions=[ListOffsetsPartition(partition_index=index, timestamp=when)]
         )
         request = ListOffsetsRequest(replica_id=-1, topics=[asked])
         part = self._ask_leader(
-            topic, index, request, LIST_OFFSETS, lambda answer: answer.topics[0].partitions[0]
+            topic, index, leaders, request, LIST_OFFSETS, lambda answer: answer.topics[0].partitions[0]
         )
         return int(part.offset)
 
@@ -196,12 +203,19 @@ class ExternalBroker:
         assert isinstance(answer, MetadataResponse)
         return answer
 
-    def _led(self, name: str) -> int:
-        """How many of the topic's partitions have a leader; 0 while it is not known."""
+    def _see_led(self, name: str, partitions: int) -> None:
+        """See that so many of the topic's partitions have a leader."""
         topic = self._metadata([name]).topics[0]
-        return sum(part.leader_id >= 0 and not part.error_code for part in topic.partitions)
+        led = sum(part.leader_id >= 0 and not part.error_code for part in topic.partitions)
+        if led != partitions:
+            raise NotYet(f"topic {name} has no leaders after {ANSWER_SECONDS_MAX:.0f} s")
 
-    def _leaders(self, name: str) -> dict[int, Address]:
+    def _see_gone(self, names: list[str]) -> None:
+        """See that no topic has one of these names."""
+        if set(names) & set(self.topics()):
+            raise NotYet(f"{', '.join(names)} not deleted after {ANSWER_SECONDS_MAX:.0f} s")
+
+    def _leaders(self, name: str) -> Leaders:
         answer = self._metadata([name])
         topic = answer.topics[0]
         if topic.error_code == ErrorCode.UNKNOWN_TOPIC_OR_PARTITION:
@@ -216,19 +230,26 @@ class ExternalBroker:
         return {part.partition_index: brokers[part.leader_id] for part in topic.partitions}
 
     def _ask_leader(
-        self, topic: str, index: int, request: Message, version: int, part_of: Callable[[Any], Any]
+        self,
+        topic: str,
+        index: int,
+        leaders: Leaders,
+        request: Message,
+        version: int,
+        part_of: Callable[[Any], Any],
     ) -> Any:
         """What a partition's leader says of it; asked again while the cluster moves it. KafkaError where it refuses."""
-        deadline = time.monotonic() + ANSWER_SECONDS_MAX
-        while True:
-            try:
-                part = part_of(self._wire(self._leaders(topic)[index]).ask(request, version))
-                raise_if_refused(part)
-                return part
-            except KafkaError as error:
-                if error.code not in MOVING or time.monotonic() > deadline:
-                    raise
-            time.sleep(LOOK_SECONDS)
+
+        def ask() -> Any:
+            if not leaders:
+                leaders.update(self._leaders(topic))
+            part = part_of(self._wire(leaders[index]).ask(request, version))
+            if part.error_code in NOT_THERE:
+                leaders.clear()
+            raise_if_refused(part)
+            return part
+
+        return _until(ask)
 
     def _ask_controller(self, request: Message, version: int) -> Any:
         answer = self._metadata([])
@@ -313,9 +334,14 @@ def _address(text: str) -> Address:
     return host.strip("[]"), int(port)
 
 
-def _until(there: Callable[[], bool], why_not: str) -> None:
+def _until(look: Callable[[], T]) -> T:
+    """What `look` returns, which is called again while it raises what passes; when the time is over it raises that."""
     deadline = time.monotonic() + ANSWER_SECONDS_MAX
-    while not there():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{why_not} after {ANSWER_SECONDS_MAX:.0f} s")
+    while True:
+        try:
+            return look()
+        except (NotYet, KafkaError) as error:
+            passes = isinstance(error, NotYet) or error.code in PASSING
+            if not passes or time.monotonic() > deadline:
+                raise
         time.sleep(LOOK_SECONDS)
