@@ -65,6 +65,19 @@ class LazyVerbs(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The verb, or the one that may have been meant: click looks for it among verbs that are imported."""
+        word = args[0]
+        if word not in VERBS and not word.startswith("-") and not ctx.resilient_parsing:
+            from kbroker.cli.output import did_you_mean
+
+            raise click.UsageError(
+                f"No such command {word!r}{did_you_mean(word, VERBS, otherwise=', '.join(VERBS))}", ctx
+            )
+        return super().resolve_command(ctx, args)
+
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Verbs from the table: importing each of them to complete one would be slow."""
         from click.shell_completion import CompletionItem

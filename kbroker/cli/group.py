@@ -276,7 +276,7 @@ async def _chosen(cluster: Cluster, topics: tuple[str, ...]) -> list[Place]:
             continue
         for number in listed.split(","):
             if not number.isdigit() or int(number) not in known:
-                raise click.UsageError(f"topic {name} has no partition {number!r}")
+                raise click.UsageError(f"topic {name} has no partition {number!r}: it has {len(known)}")
             found.add((name, int(number)))
     return sorted(found)
 

@@ -82,11 +82,19 @@ def test_a_secret_is_neither_shown_nor_repeated(cli):
     ("args", "code", "said"),
     [
         (["get", "topic", "never-was"], 1, "there is no topic 'never-was'"),
-        (["get", "broker", "77"], 1, "there is no broker 77; there are 0"),
+        (["get", "broker", "77"], 1, "there is no broker 77: choose among 0"),
         (["get", "broker", "seven"], 2, "'seven' is none"),
-        (["get", "broker", "0", "no.such"], 1, "there is no config 'no.such' of a broker"),
+        (
+            ["get", "broker", "0", "no.such"],
+            1,
+            "there is no config 'no.such' of a broker; kbroker config get broker ID --all",
+        ),
         (["get", "topic", "known", "max.mesage.bytes"], 1, "of a topic: did you mean max.message.bytes?"),
-        (["set", "topic", "known", "-u", "nosuch.key"], 1, "there is no config 'nosuch.key' of a topic"),
+        (
+            ["set", "topic", "known", "-u", "nosuch.key"],
+            1,
+            "there is no config 'nosuch.key' of a topic; kbroker config get topic",
+        ),
         (["set", "broker", "0", "-u", "log.retention.mss"], 1, "did you mean log.retention.ms?"),
         (["set", "broker", "", "-u", "log.retention.mss"], 1, "did you mean log.retention.ms?"),
         (["set", "broker", "0"], 2, "nothing to change"),

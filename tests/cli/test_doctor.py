@@ -208,7 +208,7 @@ def strict(request, authority, ca, tmp_path):
         "ssl.enabled.protocols": request.param,
     }
 
-    @contextmanager
+    @contextlib.contextmanager
     def running():
         with tls_broker(identity_of(authority, tmp_path, "127.0.0.1"), **options) as broker:
             yield ["-b", broker.bootstrap_servers, "--ca", ca]

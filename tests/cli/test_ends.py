@@ -105,10 +105,10 @@ def test_the_second_bootstrap_server_serves_when_the_first_does_not(cli, broker,
 
 
 def test_a_host_without_an_address(cli):
-    assert (
-        "the host 'nowhere.invalid' has no address"
-        in cli("topic", "list", "-b", "nowhere.invalid", code=1).err
-    )
+    failed = cli("topic", "list", "-b", "nowhere.invalid", code=1)
+
+    assert failed.err.startswith("Error: the host 'nowhere.invalid' has no address (")
+    assert failed.err.endswith("); is this its name?\n")
 
 
 def test_a_terminal_gets_a_table_and_no_control_characters(process, cli, broker, topic):

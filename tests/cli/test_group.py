@@ -182,6 +182,13 @@ def test_what_cannot_be_done(cli, args, code, said):
     assert said in cli("group", *args, code=code).err
 
 
+@pytest.mark.parametrize("partition", ["3", "x", ""])
+def test_a_partition_that_is_not_there(cli, topic, partition):
+    done = cli("group", "reset-offsets", "g", "--topic", f"{topic}:{partition}", "--to", "end", code=2)
+
+    assert f"topic {topic} has no partition {partition!r}: it has 3" in done.err
+
+
 def test_a_group_has_a_name(cli, topic):
     assert "--group is empty" in cli("consume", topic, "-g", "", code=2).err
 

@@ -19,10 +19,22 @@ def test_version():
     assert VERSION == CliRunner().invoke(main, ["--version"]).stdout
 
 
-def test_an_unknown_verb_is_refused():
-    result = CliRunner().invoke(main, ["fly"])
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("prodcue", "No such command 'prodcue': did you mean produce?"),
+        ("topics", "No such command 'topics': did you mean topic?"),
+        ("fly", "No such command 'fly': choose among start, topic, produce, "),
+    ],
+)
+def test_an_unknown_verb_is_refused(word, said):
+    result = CliRunner().invoke(main, [word])
 
-    assert (2, True) == (result.exit_code, "No such command 'fly'" in result.stderr)
+    assert (2, True) == (result.exit_code, said in result.stderr), result.stderr
+
+
+def test_an_unknown_option_is_no_verb():
+    assert "No such option" in CliRunner().invoke(main, ["--fly"]).stderr
 
 
 @pytest.mark.parametrize("name", VERBS)

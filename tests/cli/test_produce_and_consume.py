@@ -77,6 +77,15 @@ def test_a_topic_that_cannot_be_created_by_itself(cli):
     assert "kbroker topic create new --replication-factor 1 (INVALID_REPLICATION_FACTOR)" in failed.err
 
 
+@pytest.mark.parametrize("verb", ["produce", "consume"])
+def test_what_cannot_be_a_topics_name(cli, verb):
+    failed = cli(verb, "b/d", stdin=b"x\n", code=1)
+
+    assert failed.err.startswith(
+        "Error: 'b/d' cannot be the name of a topic: that has letters of ASCII, digits, "
+    )
+
+
 def test_json_lines_go_in_and_come_out_the_same(cli, broker, topic):
     line = (
         b'{"key": "k", "value": {"a": [1, 2]}, "headers": {"h": "1", "n": null}, "partition": 1, "timestamp": 4}\n'

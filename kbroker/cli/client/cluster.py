@@ -37,6 +37,8 @@ _WITHOUT = {
     ErrorCode.INVALID_REPLICATION_FACTOR: "there is no topic {name!r}, and the broker cannot create it: its "
     "default.replication.factor is more than there are brokers; lower it, or say how many replicas: "
     "kbroker topic create {name} --replication-factor 1",
+    ErrorCode.INVALID_TOPIC_EXCEPTION: "{name!r} cannot be the name of a topic: that has letters of ASCII, digits, "
+    "'.', '_' and '-' alone, 249 at most",
 }
 
 
@@ -104,7 +106,7 @@ class Cluster:
             address = self.brokers.get(node_id)
         if address is None:
             raise ClientError(
-                f"there is no broker {node_id}; there are {', '.join(map(str, self.brokers)) or 'none'}"
+                f"there is no broker {node_id}: choose among {', '.join(map(str, sorted(self.brokers)))}"
             )
         return await self.at(address, patient=patient)
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 from kbroker import __version__
 from kbroker.cli.client import alerts
 from kbroker.cli.client.errors import Disconnected, Silent, TooOld, Unreachable
+from kbroker.cli.client.trust import why_not_accepted
 from kbroker.errors import ErrorCode, ProtocolError
 from kbroker.protocol.frames import decode_response, encode_request
 from kbroker.protocol.messages import APIS, RESPONSES
@@ -235,13 +236,14 @@ def _refused(address: Address, said: str, cure: str) -> str:
     return f"{address} ends the TLS connection: {said}; {cure}"
 
 
-_PLAIN_HINT = "; it may be a listener without TLS"
+_PLAIN_HINT = "; if it is a listener without TLS, leave out --tls, and --ca, --cert and --key, which imply it"
+_RENAME = "give a name that is in it, as -b or in the broker's advertised.listeners"
 
 
 def why_not(address: Address, error: Exception) -> str:
     """Why a connection could not be made, in a sentence."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the certificate of {address} is not accepted: {error.verify_message.rstrip('.')}"
+        return "; ".join(why_not_accepted(address, error, rename=_RENAME))
     alert = alerts.of(error)
     if alert is not None:
         return _refused(address, *alert)
@@ -252,9 +254,12 @@ def why_not(address: Address, error: Exception) -> str:
     if isinstance(error, ConnectionRefusedError):
         return f"nobody listens at {address}; is the broker running, and is this its address?"
     if isinstance(error, socket.gaierror):
-        return f"the host {address.host!r} has no address: {error.strerror}"
+        return f"the host {address.host!r} has no address ({error.strerror}); is this its name?"
     if isinstance(error, TimeoutError):
-        return f"{address} does not answer within {CONNECT_SECONDS_MAX:.0f} s"
+        return (
+            f"{address} does not answer within {CONNECT_SECONDS_MAX:.0f} s; is this its address, and do firewalls let us "
+            f"through to port {address.port}?"
+        )
     return f"no connection to {address}: {words(error)}"
 
 

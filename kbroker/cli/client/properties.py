@@ -167,7 +167,7 @@ def load_properties(path: Path | None) -> dict[str, str]:
     try:
         return parse_properties(path.read_bytes(), str(path))
     except OSError as error:
-        raise ClientError(f"{path} cannot be read: {error.strerror}") from None
+        raise ClientError(f"--command-config {path} cannot be read: {error.strerror}") from None
     except StartError as error:
         raise ClientError(str(error)) from None
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from kbroker.cli.client import alerts
 from kbroker.cli.client.connection import CLIENT_ID, Address, words
+from kbroker.cli.client.trust import why_not_accepted
 from kbroker.cli.diagnosis.findings import Finding, failed, ok, warning
 from kbroker.errors import ProtocolError
 from kbroker.protocol.frames import decode_response, encode_request
@@ -30,10 +31,6 @@ NEEDED = {
     3: ("Metadata", 4, "0.11"),
     19: ("CreateTopics", 4, "2.4"),
 }
-
-# OpenSSL's codes of certificates that are not accepted.
-NOT_YET, EXPIRED, SELF_SIGNED = 9, 10, (18, 19)
-UNKNOWN_ISSUER, WRONG_NAME = (2, 20, 21), (62, 64)
 
 
 class Probe(NamedTuple):
@@ -160,7 +157,8 @@ def _secure(
     try:
         stream = tls.wrap_socket(sock, server_hostname=address.host)
     except ssl.SSLCertVerificationError as error:
-        raise _Stop(failed(check, *_why_not_accepted(address, way, error))) from None
+        told = why_not_accepted(address, error, rename=way.mend("a name that is in it"))
+        raise _Stop(failed(check, *told)) from None
     except (OSError, ValueError) as error:
         raise _Stop(failed(check, *_why_no_tls(address, error))) from None
     certificate = stream.getpeercert() or {}
@@ -176,36 +174,6 @@ def _secure(
         warning(check, said, f"renew the certificate of {address} before {ends}") if soon else ok(check, said)
     )
     return stream
-
-
-def _why_not_accepted(address: Address, way: Way, error: ssl.SSLCertVerificationError) -> tuple[str, str]:
-    code, said = error.verify_code, error.verify_message.rstrip(".")
-    if code == EXPIRED:
-        return (
-            f"the certificate of {address} has expired",
-            "renew it on the broker, or set this machine's clock right",
-        )
-    if code == NOT_YET:
-        return f"the certificate of {address} is not valid yet", "set the clocks of both machines right"
-    if code in SELF_SIGNED:
-        return (
-            f"the certificate of {address} is signed by itself or by an authority that is not known here ({said})",
-            "give that authority's certificate (or the broker's own, if it signed itself) as --ca FILE",
-        )
-    if code in UNKNOWN_ISSUER:
-        return (
-            f"the certificate of {address} leads to no authority that is trusted here ({said})",
-            "give the authority's certificate as --ca FILE, and have the broker send its whole chain",
-        )
-    if code in WRONG_NAME:
-        return (
-            f"the certificate of {address} is for other names ({said})",
-            f"{way.mend('a name that is in it')}, or have {address.host} put into its subjectAltName",
-        )
-    return (
-        f"the certificate of {address} is not accepted ({said})",
-        "mend the certificate, or trust its authority by --ca",
-    )
 
 
 def _why_no_tls(address: Address, error: Exception) -> tuple[str, str]:

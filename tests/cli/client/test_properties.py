@@ -177,5 +177,5 @@ def test_a_password_is_in_no_repr(files):
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(ClientError, match=r"none\.properties cannot be read"):
+    with pytest.raises(ClientError, match=r"^--command-config .*none\.properties cannot be read"):
         load_properties(tmp_path / "none.properties")
