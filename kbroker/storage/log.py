@@ -6,6 +6,7 @@ Truth is the .log files. Indexes, epochs and producer snapshots are rebuilt from
 
 from __future__ import annotations
 
+import errno
 from bisect import bisect_right
 from collections.abc import Callable
 from operator import attrgetter
@@ -274,26 +275,36 @@ class PartitionLog:
         if epoch != self._last_epoch:
             self._begin_epoch(epoch, base)
         position = segment.size
-        segment.size = position + size
-        segment.took(last, position, size, timestamp)
-        self.size += size
-        self.end = last + 1
-        if batch.producer_id >= 0:
-            assert self._producers is not None
-            took_batch(self._producers, batch, base)
-        turn = self.directory.turn
-        if size <= COPIED_BATCH_BYTES_MAX:
-            self._tail.append(bytes(batch.view))
-        elif turn.borrowers is None:
-            self._write_now(segment, batch.view)
-        else:
-            self._tail.append(batch.view)
-            if not self._lent:
-                self._lent = True
-                turn.borrowers.append(self)
-        if not self._asked:
-            self._asked = True
-            turn.write(self)
+        try:
+            segment.size = position + size
+            segment.took(last, position, size, timestamp)
+            self.size += size
+            self.end = last + 1
+            if batch.producer_id >= 0:
+                assert self._producers is not None
+                took_batch(self._producers, batch, base)
+            turn = self.directory.turn
+            if size <= COPIED_BATCH_BYTES_MAX:
+                self._tail.append(bytes(batch.view))
+            elif turn.borrowers is None:
+                self._write_now(segment, batch.view)
+            else:
+                self._tail.append(batch.view)
+                if not self._lent:
+                    self._lent = True
+                    turn.borrowers.append(self)
+            if not self._asked:
+                self._asked = True
+                turn.write(self)
+        except KafkaError:  # a write failed: all is taken back
+            raise
+        except MemoryError as error:  # it passes, as where the system has none
+            raise self._take_back(OSError(errno.ENOMEM, "out of memory")) from error
+        except (
+            BaseException
+        ) as error:  # what was counted may not be in the tail: the next batch would lie elsewhere
+            self.failed(error)
+            raise
 
     def _segment_for(self, size: int, last: int, timestamp: int, base: int) -> Segment:
         return rolling.segment_for(self, size, last, timestamp, base)
@@ -376,7 +387,7 @@ class PartitionLog:
         self.observer.log_moved()
 
     def failed(self, error: BaseException) -> None:
-        """`write_out` or `return_views` broke: our own fault. This partition takes no more writes."""
+        """Taking, writing or flushing a batch broke: our own fault. This partition takes no more writes."""
         log.error("partition stopped", partition=str(self.tp), error=repr(error))
         self.broken = error
         self._tail = []  # views in it are of a buffer that is used again, and nobody waits for what they were

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import struct
+from functools import partial
 from typing import Any
 
 import pytest
 
 from kbroker.errors import ErrorCode, KafkaError
 from kbroker.model import TopicPartition
-from kbroker.protocol.records import split_batches
+from kbroker.protocol.records import CONTROL, RecordBatch, split_batches
 from kbroker.storage.log import PartitionLog
 from tests.support.memory_disk import MemoryDisk
 from tests.support.storage import TOPIC_ID, TP, Broker, batch, config, region_bytes
@@ -88,6 +90,79 @@ def test_a_failed_write_takes_back_log_epochs_and_producers(
     region = log.read(8, up_to=10, max_bytes=1000)
     assert region is not None
     assert [8] == [one.base_offset for one in split_batches(memoryview(region_bytes(region)))]
+
+
+def raising(error: BaseException) -> Any:
+    """When the end of a turn, or a write, is asked for."""
+
+    def raises(operation: str = "append", path: str = "") -> None:
+        if operation == "append":
+            raise error
+
+    return raises
+
+
+@pytest.mark.parametrize("size", [10, 50_000], ids=["small", "large"])
+def test_a_batch_for_which_there_is_no_memory_leaves_the_log_as_it_was(
+    disk: MemoryDisk, broker: Broker, log: PartitionLog, size: int
+) -> None:
+    watcher = Watcher(log)
+    before = (log.producers.producers[4], log.epochs.pairs, log.size)
+    if size > 10:
+        disk.fail = raising(MemoryError())
+    else:
+        broker.turn.wake = raising(MemoryError())
+    with pytest.raises(KafkaError, match="out of memory") as caught:
+        log.append(next_one(log, b"x" * size), 7)
+    disk.fail = broker.turn.wake = None
+    broker.settle()
+
+    assert ErrorCode.KAFKA_STORAGE_ERROR == caught.value.code
+    assert [10] == [end for end, _ in watcher.cuts]
+    assert (10, 10, 10) == (log.flushed, log.written, log.end)
+    assert before == (log.producers.producers[4], log.epochs.pairs, log.size)
+    broker.clock.advance(1000)
+    assert 10 == log.append(next_one(log, b"y"), 1)
+    broker.settle()
+    region = log.read(10, up_to=11, max_bytes=1000)
+    assert region is not None
+    assert [10] == [one.base_offset for one in split_batches(memoryview(region_bytes(region)))]
+    assert (None, 11) == (broker.directory.failed, log.flushed)
+
+
+@pytest.mark.parametrize("where", ["producers", "turn", "write"])
+def test_a_log_that_breaks_while_it_takes_a_batch_is_stopped(
+    disk: MemoryDisk, broker: Broker, log: PartitionLog, where: str
+) -> None:
+    """What it has counted may not be in its file: a batch taken after that would be looked for in the wrong place."""
+    watcher = Watcher(log)
+    if where == "producers":  # a transaction's end that says nothing
+        raw = bytearray(batch(b"", producer_id=4, producer_epoch=0).view[:-3])
+        raw[8:12] = (len(raw) - 12).to_bytes(4, "big")
+        raw[22] |= CONTROL
+        broken = RecordBatch(memoryview(raw))
+        broken.stamp(10, 1)
+        taken: Any = partial(log.append_fetched, broken)
+    elif where == "turn":
+        broker.turn.wake = raising(AssertionError("a promise"))
+        taken = partial(log.append, next_one(log, b"x"), 1)
+    else:
+        disk.fail = raising(AssertionError("a promise"))
+        taken = partial(log.append, next_one(log, b"x" * 50_000), 1)
+    with pytest.raises((AssertionError, IndexError, struct.error)):
+        taken()
+    disk.fail = broker.turn.wake = None
+    broker.settle()
+
+    assert [10] == [end for end, _ in watcher.cuts]
+    with pytest.raises(KafkaError, match="is stopped"):
+        log.append(next_one(log, b"y"), 1)
+    assert log.read(8, up_to=10, max_bytes=1000) is not None
+    assert broker.directory.failed is None
+    broker.directory.close()
+    again = Broker(disk)
+    assert not again.directory.open(0, "cluster").clean
+    assert 10 == again.directory.log(TP, TOPIC_ID, config()).end
 
 
 def test_a_full_disk_refuses_until_there_is_space_and_serves_reads(disk: MemoryDisk, broker: Broker) -> None:
