@@ -6,8 +6,9 @@ The only place that knows all rooms. It owns no loop and no process: `cli/proces
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import closing
+from math import inf
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -179,7 +180,7 @@ class Node:
             if adopted:
                 await self._skip_producer_ids()
             # What was recovered is on the disk before anybody reads it, so that no watermark goes back.
-            await self._flushed(None)
+            await self._flushed(inf)
             await self._register()
             self.groups.start()
             await self._groups_read()
@@ -396,9 +397,7 @@ class Node:
 
     async def _groups_read(self) -> None:
         """So that no member of a small group meets a coordinator that is still loading: not every client asks again."""
-        deadline = self._clock.monotonic() + GROUPS_READ_SECONDS
-        while self.groups.loading and self._clock.monotonic() < deadline:
-            await self._wait(LOOK_SECONDS)
+        await self._until(lambda: not self.groups.loading, GROUPS_READ_SECONDS)
 
     def _serve(self, bound: list[tuple[Endpoint, list[Any]]]) -> None:
         dispatcher = Dispatcher(self.rooms, APIS, start_task=self._start_task)
@@ -494,27 +493,32 @@ class Node:
         self.connections.pause_all()
         await self._flushed(STOP_FLUSH_SECONDS)
 
-    async def _flushed(self, seconds_max: float | None) -> None:
+    async def _flushed(self, seconds_max: float) -> None:
         """Everything appended so far is on the disk, or the directory has failed, or the time is over."""
-        deadline = None if seconds_max is None else self._clock.monotonic() + seconds_max
-        self._turn.run()
-        while not self.directory.flusher.idle and (deadline is None or self._clock.monotonic() < deadline):
-            await self._wait(LOOK_SECONDS)
-            self._turn.run()
-        self._turn.run()
 
-    async def _wait(self, seconds: float) -> None:
-        waited = asyncio.Event()
-        self._clock.call_at(self._clock.monotonic() + seconds, waited.set)
-        await waited.wait()
+        def flushed() -> bool:
+            self._turn.run()  # what was appended is with the flusher after it, and what was flushed is told
+            return self.directory.flusher.idle
+
+        await self._until(flushed, seconds_max)
 
     async def _saved(self) -> None:
         """What a clean stop leaves on the disk is there, but for the marks of one."""
-        while self.directory.flusher.idle and not self.directory.idle:  # a checkpoint is being written
-            await self._wait(LOOK_SECONDS)
+        directory = self.directory
+        # a checkpoint may be being written; a flush that is not over by now will not be
+        await self._until(lambda: directory.idle or not directory.flusher.idle, inf)
         saved = asyncio.Event()
-        self.directory.save(saved.set)
+        directory.save(saved.set)
         await saved.wait()
+
+    async def _until(self, there: Callable[[], bool], seconds_max: float) -> None:
+        """Wait until `there()`, or the time is over. It looks now and then, as that is wanted at a start and at a stop
+        only: whoever would have to call back ends in many ways, and one that was forgotten would stop us for ever."""
+        deadline = self._clock.monotonic() + seconds_max
+        while not there() and self._clock.monotonic() < deadline:
+            paused = asyncio.Event()
+            self._clock.call_at(self._clock.monotonic() + LOOK_SECONDS, paused.set)
+            await paused.wait()
 
     def abandon(self) -> None:
         """As if the process were killed: sockets close, nothing is flushed or marked. For tests of what survives."""

@@ -25,6 +25,7 @@ from kbroker.cluster.commands import (
 from kbroker.config import ResourceType, Settings
 from kbroker.config.alter import SET, ConfigOp
 from kbroker.errors import ErrorCode, StartError
+from kbroker.groups.coordinator import GroupCoordinator
 from kbroker.model import TopicPartition
 from kbroker.net.buffers import OWN_LIMIT_MIN
 from kbroker.net.loop import LoopClock
@@ -57,8 +58,12 @@ class NoNet:
 class SoonThreads:
     """Work is done in the loop, one piece a turn of it."""
 
+    def __init__(self) -> None:
+        self.hang = False  # what is asked for from now on never ends
+
     def run(self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
-        asyncio.get_running_loop().call_soon(self._do, work, done)
+        if not self.hang:
+            asyncio.get_running_loop().call_soon(self._do, work, done)
 
     def _do(self, work: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
         try:
@@ -73,7 +78,7 @@ class Life:
     """A node on a disk in memory, from start to stop, abandon or crash."""
 
     def __init__(self, disk: MemoryDisk, **values: str) -> None:
-        self.net, self.turn = NoNet(), Turn()
+        self.net, self.turn, self.threads = NoNet(), Turn(), SoonThreads()
         loop = asyncio.get_running_loop()
         self.turn.wake = lambda: loop.call_soon(self.turn.run)
         options = {"listeners": "PLAINTEXT://127.0.0.1:0", "node.id": "1", "log.dirs": "/data"}
@@ -83,7 +88,7 @@ class Life:
             net=self.net,
             turn=self.turn,
             clock=LoopClock(loop),
-            threads=SoonThreads(),
+            threads=self.threads,
             disk=disk,
             random=random.Random(disk.operations),
         )
@@ -591,6 +596,23 @@ async def test_what_a_folder_says_of_its_topic_is_read_once(lives, disk, monkeyp
     ]  # of segments that have none: they are small
 
 
+async def test_a_start_waits_for_groups_that_are_read_and_no_longer_than_it_should(lives, monkeypatch):
+    asked = []
+
+    def loading(_: GroupCoordinator) -> bool:
+        asked.append(True)
+        return len(asked) < 3 or endless
+
+    monkeypatch.setattr(GroupCoordinator, "loading", property(loading))
+    endless = False
+    await lives(log_dirs="/one").start()
+    assert 3 == len(asked)
+
+    endless = True
+    monkeypatch.setattr("kbroker.node.GROUPS_READ_SECONDS", 0.05)
+    await lives(log_dirs="/other").start()
+
+
 # -- ending
 
 
@@ -651,6 +673,21 @@ async def test_after_the_power_went_what_was_answered_is_served(lives, disk, kee
     partition = node.partitions.get("orders", 0)
     assert b"answered" in data(node, "orders")
     assert partition.high_watermark == partition.log.flushed == partition.log.end
+
+
+async def test_a_disk_that_hangs_at_the_stop_does_not_keep_it(lives, disk, monkeypatch):
+    monkeypatch.setattr("kbroker.node.STOP_FLUSH_SECONDS", 0.05)
+    life = lives()
+    node = await life.start()
+    await create(node, "orders")
+    answers: list[ErrorCode] = []
+    life.threads.hang = True
+    send(node, "orders", b"a", answers)
+    await life.stop()
+
+    assert ErrorCode.NONE not in answers
+    assert not disk.exists(MARKER)
+    assert ({}, []) == (disk.locks, life.net.listening)
 
 
 async def test_a_disk_that_fails_at_the_stop_leaves_no_clean_mark(lives, disk):
