@@ -293,9 +293,8 @@ class Settings(BrokerOptions):
             try:
                 row.parse(text)
             except BadValue as error:
-                raise StartError(
-                    f"{name}={_shown(row, text)} cannot be used ({error}): give it {row.allowed}"
-                ) from None
+                cure = f"give it {row.allowed}" + ("" if text.strip() else ", or leave it out")
+                raise StartError(f"{name}={_shown(row, text)} cannot be used ({error}): {cure}") from None
         self.ignored.sort()
 
     def _derive(self, environment: Mapping[str, str], host_name: Callable[[], str]) -> None:
