@@ -148,8 +148,13 @@ def broker() -> Iterator[Broker]:
 
 @pytest.fixture
 def connect(broker):
-    """Connections; quotas and connections end with the test."""
+    """Connections; quotas and connections end with the test.
+
+    For what clients use time stands still, whatever the machine does meanwhile; what they wait they wait in real time.
+    """
     opened = []
+    began = time.monotonic()
+    broker.call(lambda node: setattr(node.quotas, "now", lambda: began))
 
     def connect(**options) -> RawClient:
         opened.append(RawClient(address_of(broker.bootstrap_servers), **options))
