@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import closing
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from kbroker.cluster.commands import (
@@ -28,7 +28,6 @@ from kbroker.errors import StartError
 from kbroker.groups.coordinator import GroupCoordinator
 from kbroker.model import Endpoint, TopicPartition, uuid_text
 from kbroker.net.buffers import OWN_LIMIT_MIN, Budget, Buffers
-from kbroker.net.listening import SocketBuffers
 from kbroker.observe import logs
 from kbroker.replication.cleaner import Cleaner
 from kbroker.replication.replicas import Replicas
@@ -37,7 +36,8 @@ from kbroker.seams import Clock, Disk, Net, Random, Threads
 from kbroker.server.apis import APIS
 from kbroker.server.aside import Aside
 from kbroker.server.dispatch import Dispatcher
-from kbroker.server.listener import Connections, Limits, Secure, bind_all
+from kbroker.server.endpoints import Endpoints
+from kbroker.server.listener import Connections, Limits
 from kbroker.server.producer_ids import ProducerIds
 from kbroker.server.progress import Progress
 from kbroker.server.quotas import Quotas, Windows
@@ -46,9 +46,6 @@ from kbroker.server.sessions import FetchSessions
 from kbroker.server.topic_answers import TopicAnswers
 from kbroker.storage.directory import LogDirectory, Opened
 from kbroker.turn import Turn
-
-if TYPE_CHECKING:
-    from kbroker.server.secure import TlsListener
 
 log = logs.get_logger("node")
 
@@ -92,15 +89,13 @@ class Node:
         compact_in_process: bool = False,  # logs are compacted by processes of their own, not by threads of this one
     ) -> None:
         self.settings = settings
-        self.endpoints: tuple[Endpoint, ...] = ()  # where it listens, with real ports; known after `start`
-        self._net = net
         self._turn = turn
         self._clock = clock
         self._threads = threads
         self._disk = disk
         self._random = random
         self._tasks: set[asyncio.Task[None]] = set()
-        self._sockets: list[Any] = []
+        self._listening = Endpoints(settings, net=net, clock=clock)
         self.directory = LogDirectory(
             settings.log_dir,
             disk=disk,
@@ -133,7 +128,6 @@ class Node:
                 settings.controller_quota_window_num, settings.controller_quota_window_size_seconds
             ),
         )
-        self._tls: dict[str, TlsListener] = {}
         self._directory_id: UUID
         self.cluster: LocalLog
         self.partitions: Replicas
@@ -143,51 +137,19 @@ class Node:
         self._cleaner: Cleaner
         self._compact_in_process = compact_in_process
 
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Where it listens, with real ports; known after `start`."""
+        return self._listening.bound
+
     async def start(self) -> None:
         """Bind, open the disk, recover, register, serve. StartError says what to do where that cannot be."""
-        settings = self.settings
-        self._secure()
-        bound = self._bind()
+        self._listening.bind()
         try:
-            try:
-                stored = await self._open_disk()
-            except OSError as error:
-                raise StartError(
-                    f"the data directory {settings.log_dir} cannot be used ({error.strerror or error}): make it and "
-                    "let this user write to it, or name another (--data-dir)"
-                ) from error
-            self.partitions = Replicas(
-                settings.node_id,
-                self.cluster.state,
-                settings=settings,
-                directory=self.directory,
-                turn=self._turn,
-                clock=self._clock,
-            )
-            self.groups = GroupCoordinator(
-                settings=settings,
-                state=self.cluster.state,
-                partitions=self.partitions,
-                turn=self._turn,
-                clock=self._clock,
-                threads=self._threads,
-                random=self._random,
-            )
-            self.cluster.on_change(self._changed)
-            adopted = await self._adopt(stored)
-            self._take_dynamic_configs()
-            await self._open_partitions(stored)
-            if adopted:
-                await self._skip_producer_ids()
-            # What was recovered is on the disk before anybody reads it, so that no watermark goes back.
-            await self._flushed(inf)
-            await self._register()
-            self.groups.start()
-            await self._groups_read()
+            stored = await self._open_disk()
+            await self._join(stored)
         except BaseException:
-            for _, sockets in bound:
-                for sock in sockets:
-                    sock.close()
+            self._listening.close()
             if hasattr(self, "groups"):
                 self.groups.stop()
             if self.directory.unchecked:
@@ -195,77 +157,44 @@ class Node:
             else:
                 self._close_disk()
             raise
-        self.rooms = Rooms(
-            node_id=settings.node_id,
-            settings=settings,
-            cluster=self.cluster,
-            partitions=self.partitions,
-            groups=self.groups,
-            directory=self.directory,
-            clock=self._clock,
-            random=self._random,
-            sessions=FetchSessions(
-                settings.max_incremental_fetch_session_cache_slots, clock=self._clock, random=self._random
-            ),
-            producer_ids=ProducerIds(settings.node_id),
-            quotas=self.quotas,
-            topic_answers=TopicAnswers(),
-            turn=self._turn,
-            aside=Aside(self._threads),
-            propose=self.propose,
-        )
-        self._upkeep = Upkeep(self.partitions, self.directory, settings=settings, clock=self._clock)
-        self._upkeep.start()
-        self._cleaner = Cleaner(
-            self.partitions,
-            self.directory,
-            settings=settings,
-            clock=self._clock,
-            threads=self._threads,
-            in_process=self._compact_in_process,
-        )
-        self._cleaner.start()
-        self._serve(bound)
+        self._serve()
 
     # -- parts of a start
 
-    def _secure(self) -> None:
-        """For each listener that speaks TLS, what puts it on a socket."""
-        for endpoint in self.settings.listeners:
-            if endpoint.protocol == "SSL":
-                from kbroker.server.secure import TlsListener  # imports more of ssl than plain listeners need
-
-                self._tls[endpoint.listener] = TlsListener(self.settings, endpoint.listener, self._clock)
-
-    def _bind(self) -> list[tuple[Endpoint, list[Any]]]:
-        bound: list[tuple[Endpoint, list[Any]]] = []
-        buffers = SocketBuffers(
-            self.settings.socket_send_buffer_bytes, self.settings.socket_receive_buffer_bytes
-        )
-        try:
-            for endpoint in self.settings.listeners:
-                sockets = bind_all(endpoint, buffers)
-                port = sockets[0].getsockname()[1]
-                bound.append((Endpoint(endpoint.listener, endpoint.host, port, endpoint.protocol), sockets))
-        except BaseException:
-            for _, sockets in bound:
-                for sock in sockets:
-                    sock.close()
-            raise
-        self.endpoints = tuple(endpoint for endpoint, _ in bound)
-        return bound
-
     async def _open_disk(self) -> dict[TopicPartition, UUID]:
         """Open the log directory and the cluster's log in it; the partitions that have a folder."""
-        settings = self.settings
-        self._make_parents(settings.log_dir)
-        opened = await self._take_directory()
+        path = self.settings.log_dir
+        try:
+            opened = await self._take_directory()
+            self._open_cluster_log(opened)
+        except OSError as error:
+            raise StartError(
+                f"the data directory {path} cannot be used ({error.strerror or error}): make it and "
+                "let this user write to it, or name another (--data-dir)"
+            ) from error
+        return opened.partitions
+
+    async def _take_directory(self) -> Opened:
+        """In slices: there may be ten thousands of folders to look into, and a signal must be heard."""
+        self._make_parents(self.settings.log_dir)
+        with closing(self.directory.open_in_slices(self.settings.node_id, None)) as steps:
+            while True:
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    opened: Opened = end.value
+                    break
+                await breathe()
         for tp in sorted(opened.lost):
             log.error(
                 "partition lost: a checkpoint names it, its folder is gone",
                 partition=str(tp),
                 cure="stop, put the folder back and start again, or go on without its records",
             )
+        return opened
+
+    def _open_cluster_log(self, opened: Opened) -> None:
+        settings = self.settings
         folder = f"{settings.log_dir}/{CLUSTER_FOLDER}"
         if not self._disk.exists(folder):
             self._disk.mkdir(folder)
@@ -279,18 +208,6 @@ class Node:
             new_cluster_id=lambda: opened.identity.cluster_id,
             fsync=settings.kbroker_fsync_before_ack,
         )
-        return opened.partitions
-
-    async def _take_directory(self) -> Opened:
-        """In slices: there may be ten thousands of folders to look into, and a signal must be heard."""
-        with closing(self.directory.open_in_slices(self.settings.node_id, None)) as steps:
-            while True:
-                try:
-                    next(steps)
-                except StopIteration as end:
-                    opened: Opened = end.value
-                    return opened
-                await breathe()
 
     def _make_parents(self, path: str) -> None:
         missing = []
@@ -299,6 +216,38 @@ class Node:
         for folder in reversed(missing):
             self._disk.mkdir(folder)
             self._disk.sync_dir(folder.rpartition("/")[0] or "/")
+
+    async def _join(self, stored: dict[TopicPartition, UUID]) -> None:
+        """With the disk open: recover what lies on it, join the cluster, lead what is led here."""
+        settings = self.settings
+        self.partitions = Replicas(
+            settings.node_id,
+            self.cluster.state,
+            settings=settings,
+            directory=self.directory,
+            turn=self._turn,
+            clock=self._clock,
+        )
+        self.groups = GroupCoordinator(
+            settings=settings,
+            state=self.cluster.state,
+            partitions=self.partitions,
+            turn=self._turn,
+            clock=self._clock,
+            threads=self._threads,
+            random=self._random,
+        )
+        self.cluster.on_change(self._changed)
+        adopted = await self._adopt(stored)
+        self._take_dynamic_configs()
+        await self._open_partitions(stored)
+        if adopted:
+            await self._skip_producer_ids()
+        # What was recovered is on the disk before anybody reads it, so that no watermark goes back.
+        await self._flushed(inf)
+        await self._register()
+        self.groups.start()
+        await self._groups_read()
 
     async def _adopt(self, stored: dict[TopicPartition, UUID]) -> bool:
         """A log directory that comes without our cluster state (Apache Kafka wrote it): its topics become ours.
@@ -399,18 +348,41 @@ class Node:
         """So that no member of a small group meets a coordinator that is still loading: not every client asks again."""
         await self._until(lambda: not self.groups.loading, GROUPS_READ_SECONDS)
 
-    def _serve(self, bound: list[tuple[Endpoint, list[Any]]]) -> None:
+    def _serve(self) -> None:
+        """What looks after the logs begins, and clients come in."""
+        settings = self.settings
+        self.rooms = Rooms(
+            node_id=settings.node_id,
+            settings=settings,
+            cluster=self.cluster,
+            partitions=self.partitions,
+            groups=self.groups,
+            directory=self.directory,
+            clock=self._clock,
+            random=self._random,
+            sessions=FetchSessions(
+                settings.max_incremental_fetch_session_cache_slots, clock=self._clock, random=self._random
+            ),
+            producer_ids=ProducerIds(settings.node_id),
+            quotas=self.quotas,
+            topic_answers=TopicAnswers(),
+            turn=self._turn,
+            aside=Aside(self._threads),
+            propose=self.propose,
+        )
+        self._upkeep = Upkeep(self.partitions, self.directory, settings=settings, clock=self._clock)
+        self._upkeep.start()
+        self._cleaner = Cleaner(
+            self.partitions,
+            self.directory,
+            settings=settings,
+            clock=self._clock,
+            threads=self._threads,
+            in_process=self._compact_in_process,
+        )
+        self._cleaner.start()
         dispatcher = Dispatcher(self.rooms, APIS, start_task=self._start_task)
-        connections = self.connections
-        for endpoint, sockets in bound:
-            name, tls = endpoint.listener, self._tls.get(endpoint.listener)
-
-            def accepted(sock: Any, address: Any, name: str = name, tls: Secure | None = tls) -> None:
-                connections.add(sock, address, name, dispatcher, tls)
-
-            for sock in sockets:
-                self._net.accept(sock, accepted)
-                self._sockets.append(sock)
+        self._listening.serve(self.connections, dispatcher)
 
     # -- while it serves
 
@@ -439,11 +411,7 @@ class Node:
         self.directory.producer_expiration_ms = settings.producer_id_expiration_ms
         if hasattr(self, "_cleaner"):
             self._cleaner.follow_settings()
-        for listener, tls in self._tls.items():
-            try:
-                tls.reload()
-            except StartError as error:
-                log.warning("TLS options not taken, the ones before stay", listener=listener, why=str(error))
+        self._listening.reload_tls()
 
     async def propose(self, command: Command) -> Any:
         """A command to the cluster's log: its result once it is durable and applied. KafkaError where it is refused."""
@@ -469,7 +437,7 @@ class Node:
 
     async def stop(self) -> None:
         """Serve no more; everything is flushed and marked clean. What is being answered may leave first."""
-        self._close_listeners()
+        self._listening.close()
         self._upkeep.stop()
         self._cleaner.stop()
         if len(self.connections) and any(True for _ in self._tasks):
@@ -522,7 +490,7 @@ class Node:
 
     def abandon(self) -> None:
         """As if the process were killed: sockets close, nothing is flushed or marked. For tests of what survives."""
-        self._close_listeners()
+        self._listening.close()
         self._upkeep.stop()
         self._cleaner.stop()
         self.connections.close_all()
@@ -536,12 +504,6 @@ class Node:
         if hasattr(self, "cluster"):
             self.cluster.close()  # its file only: what was proposed and not written is refused
         self.directory.abandon()
-
-    def _close_listeners(self) -> None:
-        for sock in self._sockets:
-            self._net.forget(sock)
-            sock.close()
-        self._sockets.clear()
 
     def _close_disk(self) -> None:
         if hasattr(self, "cluster"):

@@ -31,6 +31,7 @@ from kbroker.net.buffers import OWN_LIMIT_MIN
 from kbroker.net.loop import LoopClock
 from kbroker.node import Node
 from kbroker.replication.partition import COMMITTED
+from kbroker.server.endpoints import Endpoints
 from kbroker.storage.checkpoints import partition_metadata
 from kbroker.turn import Turn
 from tests.support.memory_disk import MemoryDisk
@@ -94,11 +95,11 @@ class Life:
         )
 
     async def start(self) -> Node:
-        await asyncio.wait_for(self.node.start(), 10)
+        await asyncio.wait_for(self.node.start(), 60)
         return self.node
 
     async def stop(self) -> None:
-        await asyncio.wait_for(self.node.stop(), 10)
+        await asyncio.wait_for(self.node.stop(), 60)
 
 
 @pytest.fixture
@@ -195,12 +196,12 @@ async def test_a_start_opens_adopts_recovers_and_registers_before_it_serves(live
         return await propose(self, command)
 
     monkeypatch.setattr(Node, "propose", noted)
-    for name in ("_bind", "_open_disk", "_open_partitions"):
-        monkeypatch.setattr(Node, name, noting(steps, name, getattr(Node, name)))
+    for owner, name in ((Endpoints, "bind"), (Node, "_open_disk"), (Node, "_open_partitions")):
+        monkeypatch.setattr(owner, name, noting(steps, name, getattr(owner, name)))
     await life.start()
 
     assert [
-        "_bind", "_open_disk", AdoptTopics.__name__, "_open_partitions", RegisterBroker.__name__, "accept",
+        "bind", "_open_disk", AdoptTopics.__name__, "_open_partitions", RegisterBroker.__name__, "accept",
     ] == [step for step in steps if step != AllocateProducerIds.__name__]  # fmt: skip
 
 
