@@ -12,8 +12,8 @@ from math import inf
 from typing import Any
 from uuid import UUID
 
+from kbroker.cluster.adoption import adopted_topics
 from kbroker.cluster.commands import (
-    AdoptedTopic,
     AdoptTopics,
     AllocateProducerIds,
     Command,
@@ -26,7 +26,7 @@ from kbroker.config import ResourceType, Settings
 from kbroker.config.addresses import per_ip
 from kbroker.errors import StartError
 from kbroker.groups.coordinator import GroupCoordinator
-from kbroker.model import Endpoint, TopicPartition, uuid_text
+from kbroker.model import Endpoint, TopicPartition
 from kbroker.net.buffers import OWN_LIMIT_MIN, Budget, Buffers
 from kbroker.observe import logs
 from kbroker.replication.cleaner import Cleaner
@@ -53,15 +53,6 @@ CLUSTER_FOLDER = "cluster"  # in the log directory: the cluster log's journal an
 # Ids of producers left free above those seen in a log directory of Apache Kafka: others may have written elsewhere in
 # its cluster, and an id given out twice makes records pass for repeated ones. There are 2^63.
 PRODUCER_IDS_SKIPPED = 1_000_000
-# What every other adopted topic gets: its retention is in Kafka's metadata log, which we do not read, and our default
-# would delete what it kept for longer.
-KEPT_FOR_EVER = {"retention.ms": "-1", "retention.bytes": "-1"}
-# What internal topics have in every Kafka, so that nothing of them ages away after an adoption.
-ADOPTED_CONFIGS = {
-    "__consumer_offsets": {"cleanup.policy": "compact"},
-    "__transaction_state": {"cleanup.policy": "compact"},
-    "__share_group_state": {"retention.ms": "-1"},
-}
 # Connections get this long to take the answers that are on their way when the broker stops.
 GOODBYE_SECONDS = 0.2
 # What has been appended gets this long to be flushed and answered; a disk that hangs must not keep us for ever.
@@ -257,14 +248,8 @@ class Node:
         """
         if self.cluster.state.brokers or not stored:
             return False
-        self._check_pairs(stored)
-        topics: dict[UUID, AdoptedTopic] = {}
-        for tp, topic_id in sorted(stored.items()):
-            configs = ADOPTED_CONFIGS.get(tp.topic, KEPT_FOR_EVER)
-            epochs = topics.setdefault(topic_id, AdoptedTopic(tp.topic, topic_id, [], configs)).epochs
-            epochs += [0] * (tp.partition - len(epochs))  # a partition whose folder is not here
-            epochs.append(self.directory.noted_epoch(tp))
-        await self.propose(AdoptTopics(self.settings.node_id, list(topics.values())))
+        topics = adopted_topics(stored, self.directory.noted_epoch, path=self.settings.log_dir)
+        await self.propose(AdoptTopics(self.settings.node_id, topics))
         log.warning(
             "log directory of Apache Kafka adopted without its topics' configs: nothing is deleted by age or size",
             directory=self.settings.log_dir,
@@ -272,20 +257,6 @@ class Node:
             cure="set retention.ms, retention.bytes and what else the topics had anew (kafka-configs.sh --alter)",
         )
         return True
-
-    def _check_pairs(self, stored: dict[TopicPartition, UUID]) -> None:
-        """One name, one id. Before anything is adopted: of what is not, the folders would count as a deleted topic's."""
-        by_name: dict[str, tuple[TopicPartition, UUID]] = {}
-        by_id: dict[UUID, TopicPartition] = {}
-        for tp, topic_id in sorted(stored.items()):
-            other, other_id = by_name.setdefault(tp.topic, (tp, topic_id))
-            if other_id == topic_id:
-                other = by_id.setdefault(topic_id, tp)
-            if other_id != topic_id or other.topic != tp.topic:
-                raise StartError(
-                    f"{self.settings.log_dir} holds the folders {other} and {tp}, whose topic names and ids "
-                    f"({uuid_text(topic_id)} in the latter) do not go together: move one of them elsewhere"
-                )
 
     async def _skip_producer_ids(self) -> None:
         """Give out no producer id that an adopted log knows."""
