@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pty
 import select
+import termios
 import time
 
 import pytest
@@ -33,9 +35,6 @@ def asked(process, *args):
 
 def own_terminal(fd):
     os.setsid()
-    import fcntl
-    import termios
-
     fcntl.ioctl(fd, termios.TIOCSCTTY, 0)
 
 
