@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,21 +21,21 @@ from kbroker.protocol.messages.offsets import (
     OffsetFetchRequest,
     OffsetFetchRequestGroup,
 )
-from tests.support.raw_client import RawClient
+from tests.support.raw_client import LIMIT_S, RawClient
 
 # The group is being looked for or read: ask again.
 NOT_YET = (14, 15, 16)
-TRIES_MAX = 2_000
+RETRY_S = 0.002
 NO_TOPICS = b"\0\0\0\0\0\0\xff\xff\xff\xff"  # a subscription
 
 
 def patiently(ask: Callable[[], Any], error: Callable[[Any], int]) -> Any:
     """Ask until there is a coordinator that knows the group."""
-    for _ in range(TRIES_MAX):
-        answer = ask()
-        if error(answer) not in NOT_YET:
-            return answer
-    raise AssertionError(f"there is no coordinator: {answer}")
+    deadline = time.monotonic() + LIMIT_S
+    while error(answer := ask()) in NOT_YET:
+        assert time.monotonic() < deadline, f"there is no coordinator: {answer}"
+        time.sleep(RETRY_S)
+    return answer
 
 
 def find(raw: RawClient, group: str) -> None:
