@@ -53,7 +53,7 @@ class Place:
         batch = build_batch([record(value, key=key, timestamp=when)])
         data = PartitionProduceData(index=0, records=batch)
         request = ProduceRequest(
-            acks=-1, timeout_ms=5000, topic_data=[TopicProduceData(name=self.topic, partition_data=[data])]
+            acks=-1, timeout_ms=60_000, topic_data=[TopicProduceData(name=self.topic, partition_data=[data])]
         )
         return self.ask(request, 9).responses[0].partition_responses[0]
 

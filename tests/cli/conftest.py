@@ -19,7 +19,7 @@ from kbroker.cli import main
 from kbroker.cli import produce as produce_module
 from kbroker.testing import Broker
 
-LIMIT_S = 30
+LIMIT_S = 60
 
 _numbers = itertools.count(1)
 

@@ -16,7 +16,7 @@ from kbroker.protocol.frames import encode_response
 from kbroker.protocol.messages.api_versions import ApiVersion, ApiVersionsResponse
 from kbroker.testing import Broker
 
-LIMIT_S = 20
+LIMIT_S = 60
 
 
 def checks(done):

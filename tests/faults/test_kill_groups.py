@@ -80,7 +80,7 @@ def test_kills_lose_no_commit_that_was_answered(broker):
         time.sleep(moments.uniform(*RUN_S))
         broker.kill()
         for committer in committers:
-            committer.join(30)
+            committer.join(60)
             assert not committer.is_alive()
         broker.start()
 

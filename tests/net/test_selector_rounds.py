@@ -25,7 +25,7 @@ class Echo:
         self.loop, self.net = new_loop(self.turn)
         self.ours, self.theirs = socket.socketpair()
         self.ours.setblocking(False)
-        self.theirs.settimeout(10)
+        self.theirs.settimeout(60)
         self.beside = lambda: None
         self.net.watch(self.ours, self._read)
 
@@ -38,7 +38,7 @@ class Echo:
         """Run `client` in a thread, against the loop."""
 
         async def main() -> object:
-            return await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(None, client), 20)
+            return await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(None, client), 60)
 
         with asyncio.Runner(loop_factory=lambda: self.loop) as runner:
             return runner.run(main())
@@ -81,7 +81,7 @@ def test_a_timer_set_while_serving_is_seen_though_a_later_one_was_waited_for(ech
     rang: list[str] = []
 
     def client() -> None:
-        echo.loop.call_soon_threadsafe(echo.loop.call_later, 15, rang.append, "late")
+        echo.loop.call_soon_threadsafe(echo.loop.call_later, 1000, rang.append, "late")
         echo.ask()
         echo.beside = lambda: echo.loop.call_later(0.001, rang.append, "soon")
         echo.ask()

@@ -12,7 +12,7 @@ from kbroker.net.loop import LoopNet, new_loop
 from kbroker.net.threads import Bell, LoopThreads
 from kbroker.turn import Turn
 
-WAIT_S = 20
+WAIT_S = 60
 
 
 class House:

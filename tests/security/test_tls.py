@@ -171,7 +171,7 @@ def encrypted(identity, tmp_path):
     plain, path = tmp_path / "plain.pem", tmp_path / "encrypted.pem"
     identity.private_key_pem.write_to_path(plain)
     command = ["openssl", "pkcs8", "-topk8", "-in", plain, "-passout", "pass:secret"]
-    key = subprocess.run(command, check=True, capture_output=True, timeout=30).stdout
+    key = subprocess.run(command, check=True, capture_output=True, timeout=60).stdout
     path.write_bytes(key + b"".join(pem.bytes() for pem in identity.cert_chain_pems))
     return str(path)
 

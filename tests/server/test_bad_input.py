@@ -125,11 +125,11 @@ def test_many_requests_at_once_are_all_answered(connect):
     client = connect()
     count = 3000
     data = b"".join(request(MetadataRequest(topics=None), 9, number) for number in range(count))
-    client.sock.settimeout(30)
+    client.sock.settimeout(60)
     sent = 0
     numbers = []
     client.sock.setblocking(False)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     received = bytearray()
     while len(numbers) < count and time.monotonic() < deadline:
         if sent < len(data):
@@ -320,7 +320,7 @@ class Process:
     def stop(self) -> None:
         self._process.terminate()
         try:
-            self._process.wait(20)
+            self._process.wait(60)
         finally:
             self._process.kill()
             self._process.wait()

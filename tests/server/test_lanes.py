@@ -45,7 +45,7 @@ class Client:
         self._topic = topic
         self._id = broker.call(lambda node: node.cluster.state.topics[topic].id.bytes)
         host, _, port = broker.bootstrap_servers.rpartition(":")
-        self._sock = socket.create_connection((host, int(port)), timeout=10)
+        self._sock = socket.create_connection((host, int(port)), timeout=60)
 
     def frame(self, records: bytes | None, *, partition: int = 0, acks: int = -1) -> bytes:
         topic = TopicProduceData(partition_data=[PartitionProduceData(index=partition, records=records)])
@@ -53,7 +53,7 @@ class Client:
             topic.topic_id = self._id
         else:
             topic.name = self._topic
-        request = ProduceRequest(acks=acks, timeout_ms=30_000, topic_data=[topic])
+        request = ProduceRequest(acks=acks, timeout_ms=60_000, topic_data=[topic])
         return b"".join(bytes(part) for part in encode_request(request, self._version, 7, "a client"))
 
     def send(self, frame: bytes) -> None:

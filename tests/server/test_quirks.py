@@ -211,7 +211,7 @@ def test_q15_q22_a_bad_name_is_invalid_and_makes_no_topic(client, name):
 
 def test_q15_a_missing_topic_is_there_after_a_few_tries(client, topic):
     wanted = MetadataRequest(topics=[MetadataRequestTopic(name=topic)], allow_auto_topic_creation=True)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
 
     while code := client.ask(wanted, 9).topics[0].error_code:
         assert code in (ErrorCode.LEADER_NOT_AVAILABLE, ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
@@ -229,7 +229,7 @@ def test_q16_the_controller_is_one_of_the_brokers(client):
 def test_q21_the_id_of_a_topic_that_was_made_again_is_unknown_to_readers(client, topic):
     first = client.create(topic)
     assert 0 == fetched(client, first, 13).error_code
-    client.ask(DeleteTopicsRequest(topics=[DeleteTopicState(name=topic)], timeout_ms=5000), 6)
+    client.ask(DeleteTopicsRequest(topics=[DeleteTopicState(name=topic)], timeout_ms=60_000), 6)
 
     second = client.create(topic)
 

@@ -50,7 +50,7 @@ def shown(broker, authority):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     authority.configure_trust(context)
     with (
-        socket.create_connection(("127.0.0.1", port), timeout=10) as plain,
+        socket.create_connection(("127.0.0.1", port), timeout=60) as plain,
         context.wrap_socket(plain, server_hostname="localhost") as secured,
     ):
         certificate = secured.getpeercert()
@@ -149,7 +149,7 @@ def test_a_client_that_is_refused_reads_why_though_it_has_sent_a_request(certifi
         port = broker.call(lambda node: node.endpoints[0].port)
         for _ in range(5):
             with (
-                socket.create_connection(("127.0.0.1", port), timeout=10) as plain,
+                socket.create_connection(("127.0.0.1", port), timeout=60) as plain,
                 context.wrap_socket(plain, server_hostname="localhost") as secured,
             ):
                 secured.sendall(bytes(1000))

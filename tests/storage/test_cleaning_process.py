@@ -21,7 +21,7 @@ from tests.support.storage import TOPIC_ID, TP, Broker, config
 
 CONFIG = config(cleanup_policy=("compact",), segment_bytes=600, file_delete_delay_ms=0)
 FAST = 1e300
-ENDS_S_MAX = 20
+ENDS_S_MAX = 60
 
 
 @pytest.fixture

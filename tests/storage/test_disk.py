@@ -128,7 +128,7 @@ def test_threads_may_read_and_sync_while_the_loop_appends(tmp_path: Path) -> Non
         for file in files:
             file.append([b"y"])
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     assert [] == errors
 
 

@@ -40,7 +40,7 @@ def produce(wire: Wire, topic: str, partition: int, batch: bytes, *, acks: int =
     data = TopicProduceData(
         name=topic, partition_data=[PartitionProduceData(index=partition, records=memoryview(batch))]
     )
-    answer = wire.ask(ProduceRequest(acks=acks, timeout_ms=10_000, topic_data=[data]), PRODUCE)
+    answer = wire.ask(ProduceRequest(acks=acks, timeout_ms=60_000, topic_data=[data]), PRODUCE)
     return answer.responses[0].partition_responses[0]
 
 

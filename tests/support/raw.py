@@ -9,7 +9,7 @@ from kbroker.protocol.frames import decode_response, encode_request
 from kbroker.protocol.messages import RESPONSES
 from kbroker.protocol.wire import Message
 
-LIMIT_S = 20.0
+LIMIT_S = 60.0
 
 
 class RawClient:

@@ -18,7 +18,7 @@ from kbroker.protocol.frames import decode_response, encode_request
 from kbroker.protocol.messages import RESPONSES
 from kbroker.protocol.messages.topics import CreatableTopic, CreatableTopicConfig, CreateTopicsRequest
 
-LIMIT_S = 10.0  # every wait ends
+LIMIT_S = 60.0  # every wait ends, also on a machine that stands still for a while
 
 
 def address_of(bootstrap_servers: str) -> tuple[str, int]:
@@ -165,7 +165,7 @@ class RawClient:
 
 
 def produce_request(
-    topic: str | bytes, records: bytes | None, *, acks: int = -1, partition: int = 0, timeout_ms: int = 5000
+    topic: str | bytes, records: bytes | None, *, acks: int = -1, partition: int = 0, timeout_ms: int = 60_000
 ) -> Any:
     """A Produce of one batch; to a topic's id (v13) if `topic` is bytes."""
     from kbroker.protocol.messages.produce import PartitionProduceData, ProduceRequest, TopicProduceData

@@ -46,7 +46,7 @@ class RecordingProxy:
         """Stop listening and cut every connection."""
         self._run(self._stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(timeout=5)
+        self._thread.join(timeout=60)
         self._loop.close()
 
     def mark(self) -> int:
@@ -69,7 +69,7 @@ class RecordingProxy:
         raise AssertionError(f"no such request within {limit} s; since the mark: {self.since(mark)}")
 
     def _run(self, work):  # type: ignore[no-untyped-def]  # any coroutine, its own result
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=10)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=60)
 
     async def _stop(self) -> None:
         self._server.close()

@@ -34,7 +34,7 @@ async def test_records_that_are_gone_are_passed_over_and_said(cluster, broker):
         for number in range(10):
             await producer.send(0, Body(encode_values([b"%d" % number]), 1, (5, 5)))
     deleted = DeleteRecordsTopic(name=topic, partitions=[DeleteRecordsPartition(partition_index=0, offset=6)])
-    await (await cluster.any()).ask(DeleteRecordsRequest(topics=[deleted], timeout_ms=5000))
+    await (await cluster.any()).ask(DeleteRecordsRequest(topics=[deleted], timeout_ms=60_000))
 
     seen = []
     async with contextlib.aclosing(Consumer(cluster, {(topic, 0): 2}).read()) as chunks:
