@@ -65,6 +65,18 @@ class LazyVerbs(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Options before the verb: there are two, and whoever gives another means one of the verb."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if error.possibilities:
+                raise
+            words = (
+                f"{error.format_message()} Options of a verb stand behind it: kbroker VERB --help has them."
+            )
+            raise click.UsageError(words, ctx) from None
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:

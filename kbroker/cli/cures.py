@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from kbroker.config.options import INT_MAX
 from kbroker.errors import KafkaError
 
 _MINUTE_MS, _HOUR_MS, _DAY_MS = 60_000, 3_600_000, 86_400_000
@@ -38,6 +39,7 @@ _AMOUNT = re.compile(r"(\d+)\s*([a-z]+)")
 AT_START_ALONE = (
     "a broker takes that at its start alone: from its server.properties, or as kbroker start --set NAME=VALUE"
 )
+OF_A_LISTENER = "put the listener's name before it, as in listener.name.ssl.ssl.keystore.location"
 LISTED = "kbroker config get topic NAME --all has them all, NAME being any topic"
 
 
@@ -49,11 +51,13 @@ def with_cure(error: KafkaError, configs: Mapping[str, str], *, clearing: str) -
     words = error.message or ""
     if "Cannot update these configs dynamically" in words:
         cure = AT_START_ALONE
+    elif "only per-listener" in words:
+        cure = OF_A_LISTENER
     elif "Unknown topic config name" in words and "did you mean" not in words:
         cure = LISTED
     else:
         cures = (
-            _cure_of_value(name, value, clearing)
+            _cure_of_value(name, value, clearing, fits=INT_MAX if "type INT" in words else None)
             for name, value in configs.items()
             if f"for configuration {name}:" in words
         )
@@ -61,7 +65,7 @@ def with_cure(error: KafkaError, configs: Mapping[str, str], *, clearing: str) -
     return KafkaError(error.code, f"{words.rstrip('.')}; {cure}") if cure else error
 
 
-def _cure_of_value(name: str, value: str, clearing: str) -> str:
+def _cure_of_value(name: str, value: str, clearing: str, *, fits: int | None) -> str:
     text = value.strip().lower()
     if not text:
         return clearing.format(name)
@@ -73,4 +77,6 @@ def _cure_of_value(name: str, value: str, clearing: str) -> str:
     size = int(amount[1]) * table.get(amount[2], 0) if amount else 0
     if not size or size % factor:
         return f"it is a number of {words}"
+    if fits is not None and size // factor > fits:
+        return f"it is a number of {words}, {fits} at most"
     return f"it is in {words}: write {value.strip()} as {size // factor}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kbroker.cli.cures import AT_START_ALONE, LISTED, with_cure
+from kbroker.cli.cures import AT_START_ALONE, LISTED, OF_A_LISTENER, with_cure
 from kbroker.config.options import INT, Option
 from kbroker.errors import ErrorCode, KafkaError
 
@@ -28,6 +28,7 @@ def cured(words, **configs):
         ("segment.bytes", "64m", "it is in bytes: write 64m as 67108864"),
         ("segment.bytes", "1 GiB", "it is in bytes: write 1 GiB as 1073741824"),
         ("log.retention.hours", "7d", "it is in hours: write 7d as 168"),
+        ("segment.bytes", "2g", "it is a number of bytes, 2147483647 at most"),
         ("log.retention.hours", "90m", "it is a number of hours"),
         ("retention.ms", "long", "it is a number of milliseconds"),
         ("retention.ms", "1.5h", "it is a number of milliseconds"),
@@ -66,6 +67,15 @@ def test_the_cure_is_of_the_config_that_was_refused():
 )
 def test_what_is_taken_at_the_start_alone(words):
     assert f"{words}; {AT_START_ALONE}" == cured(words, log_retention_hours="8")
+
+
+def test_a_file_of_tls_belongs_to_a_listener():
+    words = (
+        "These security configs can be dynamically updated only per-listener using the listener prefix: "
+        "[ssl.keystore.location]"
+    )
+
+    assert f"{words}; {OF_A_LISTENER}" == cured(words, ssl_keystore_location="broker.pem")
 
 
 def test_a_name_that_nobody_knows_is_told_where_names_are():

@@ -33,8 +33,20 @@ def test_an_unknown_verb_is_refused(word, said):
     assert (2, True) == (result.exit_code, said in result.stderr), result.stderr
 
 
-def test_an_unknown_option_is_no_verb():
-    assert "No such option" in CliRunner().invoke(main, ["--fly"]).stderr
+@pytest.mark.parametrize("line", [["--fly"], ["-b", "localhost:9092", "topic", "list"]])
+def test_an_option_before_the_verb_is_sent_behind_it(line):
+    result = CliRunner().invoke(main, line)
+
+    assert 2 == result.exit_code
+    assert "No such option" in result.stderr
+    assert "Options of a verb stand behind it: kbroker VERB --help has them." in result.stderr
+
+
+def test_a_mistyped_option_is_told_which_was_meant():
+    said = CliRunner().invoke(main, ["--verson"]).stderr
+
+    assert "--version" in said
+    assert "behind it" not in said
 
 
 @pytest.mark.parametrize("name", VERBS)

@@ -141,7 +141,11 @@ def test_json_lines_go_in_and_come_out_the_same(cli, broker, topic):
         ),
         (["-i", "json"], b'{"value": "x", "partition": 9}\n', "has no partition 9: it has 3"),
         (["-p", "3"], b"x\n", "has no partition 3: it has 3"),
-        ([], b"x" * 2_000_000, "MESSAGE_TOO_LARGE"),
+        (
+            [],
+            b"x" * 2_000_000,
+            "; kbroker topic alter TOPIC --config max.message.bytes=N lets larger ones in (MESSAGE_TOO_LARGE)",
+        ),
     ],
 )
 def test_lines_that_cannot_be_sent_are_named(cli, topic, args, stdin, said):

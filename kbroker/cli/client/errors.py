@@ -34,7 +34,7 @@ SENTENCES = {
     ErrorCode.LEADER_NOT_AVAILABLE: "the partition has no leader now",
     ErrorCode.NON_EMPTY_GROUP: "the group has members; stop them first",
     ErrorCode.GROUP_ID_NOT_FOUND: "there is no such group",
-    ErrorCode.MESSAGE_TOO_LARGE: "the broker takes no batch of this size; see max.message.bytes",
+    ErrorCode.MESSAGE_TOO_LARGE: "the broker takes no batch of this size",
     ErrorCode.OFFSET_OUT_OF_RANGE: "the partition has no record at this offset",
     ErrorCode.TOPIC_AUTHORIZATION_FAILED: "you may not do this with the topic",
     ErrorCode.GROUP_AUTHORIZATION_FAILED: "you may not do this with the group",
@@ -42,6 +42,11 @@ SENTENCES = {
     ErrorCode.NOT_ENOUGH_REPLICAS: "fewer replicas are in sync than min.insync.replicas",
     ErrorCode.COORDINATOR_NOT_AVAILABLE: "no broker coordinates groups now",
     ErrorCode.REQUEST_TIMED_OUT: "the broker was not done in time",
+}
+
+# What helps, behind whatever words.
+CURES = {
+    ErrorCode.MESSAGE_TOO_LARGE: "kbroker topic alter TOPIC --config max.message.bytes=N lets larger ones in",
 }
 
 
@@ -71,6 +76,9 @@ def raise_error(result: Any) -> None:
 
 
 def say(error: KafkaError) -> str:
-    """The error as a person reads it: the broker's own words, else ours, and the code's name."""
+    """The error as a person reads it: the broker's own words, else ours, what helps, and the code's name."""
     words = error.message or SENTENCES.get(error.code)
-    return f"{words.rstrip('.')} ({error.code.name})" if words else error.code.name
+    if not words:
+        return error.code.name
+    cure = f"; {CURES[error.code]}" if error.code in CURES else ""
+    return f"{words.rstrip('.')}{cure} ({error.code.name})"
