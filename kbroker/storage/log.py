@@ -300,9 +300,8 @@ class PartitionLog:
             raise
         except MemoryError as error:  # it passes, as where the system has none
             raise self._take_back(OSError(errno.ENOMEM, "out of memory")) from error
-        except (
-            BaseException
-        ) as error:  # what was counted may not be in the tail: the next batch would lie elsewhere
+        # What was counted may not be in the tail: the next batch would lie elsewhere.
+        except BaseException as error:
             self.failed(error)
             raise
 
