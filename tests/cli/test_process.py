@@ -15,6 +15,7 @@ import pytest
 
 from kbroker import __version__, is_compiled
 from kbroker.cli import process as process_module
+from tests.support.peers import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 60
@@ -117,8 +118,7 @@ def test_a_taken_port_is_named(process):
 
 def test_a_closed_stdout_stops_nothing(process):
     """Whoever started it may not read what it says."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    [port] = free_ports(1)
     broker = process("--port", port)
     broker.stdout.close()
 
@@ -140,8 +140,7 @@ def wait_for_port(broker, port):
 
 
 def test_kafkas_own_server_properties_start_it_and_one_line_names_what_has_no_effect(process, tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    [port] = free_ports(1)
     file = tmp_path / "server.properties"
     file.write_text(KAFKAS_OWN.replace(":9092", f":{port}"))
 
