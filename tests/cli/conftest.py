@@ -17,6 +17,8 @@ from click.testing import CliRunner
 
 from kbroker.cli import main
 from kbroker.cli import produce as produce_module
+from kbroker.cli.client import connection
+from kbroker.cli.diagnosis import probe
 from kbroker.testing import Broker
 
 LIMIT_S = 60
@@ -64,6 +66,9 @@ class Done:
 def cli(broker, monkeypatch):
     """Run a verb; it must end well unless `code` says otherwise."""
     monkeypatch.setenv("KBROKER_BOOTSTRAP", broker.bootstrap_servers)
+    # nobody sits here who would rather be told than wait; a test of the telling sets its own
+    monkeypatch.setattr(connection, "CONNECT_SECONDS_MAX", LIMIT_S)
+    monkeypatch.setattr(probe, "STEP_SECONDS_MAX", LIMIT_S)
 
     def run(*args, stdin=b"", code=0):
         with tempfile.TemporaryFile() as file:
