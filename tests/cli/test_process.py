@@ -60,6 +60,7 @@ def process(tmp_path):
     def start(*options):
         command = [
             sys.executable,
+            "-P",  # the kbroker under test, which need not be the one in this folder
             "-m",
             "kbroker",
             "start",
