@@ -392,8 +392,9 @@ class Partition:
                 self._watchers = None
 
     def epoch_at(self, offset: int) -> int:
-        """The leader epoch of the record at `offset`; -1 where there is none."""
-        return self.log.epochs.epoch_at(offset)
+        """The leader epoch of the record at `offset`, at the log's end of the next one; -1 before the first known."""
+        # As in `end_of_epoch`: the current epoch counts before it has records.
+        return self.leader_epoch if offset == self.log.end else self.log.epochs.epoch_at(offset)
 
     def end_of_epoch(self, epoch: int) -> tuple[int, int]:
         """KIP-101: the largest epoch <= `epoch` in the log and the offset where it ends (exclusive); (-1, -1) for one

@@ -392,6 +392,15 @@ def test_the_leader_epoch_is_in_the_batch_headers(stand):
     assert (0, 4, 4) == tuple(stand.partition.epoch_at(offset) for offset in (0, 1, 2))
 
 
+def test_the_next_record_will_be_of_the_current_epoch(stand):
+    assert 0 == stand.partition.epoch_at(0)
+    stand.send("a")
+    stand.settle()
+    stand.partition.lead(NODE, 3, (NODE,), 1)
+
+    assert (0, 3) == (stand.partition.epoch_at(0), stand.partition.epoch_at(1))
+
+
 @pytest.mark.parametrize(
     "asked, code",
     [

@@ -172,6 +172,16 @@ def test_what_is_not_here_is_unknown(client, topic, partition):
     assert [(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, -1, -1)] * 2 == list(map(found, answers))
 
 
+@pytest.mark.parametrize("time", [EARLIEST, EARLIEST_LOCAL])
+def test_the_start_of_a_log_without_records_is_of_the_current_leader_epoch(tmp_path, topic, time):
+    for epoch in (0, 1):  # a restart begins a new one
+        with Broker(data_dir=tmp_path) as broker, RawClient(address_of(broker.bootstrap_servers)) as client:
+            if epoch == 0:
+                client.create(topic)
+            answer = ask(client, topic, time)
+            assert (0, 0, epoch) == (answer.error_code, answer.offset, answer.leader_epoch)
+
+
 @pytest.mark.parametrize(("epoch", "code"), [(-1, 0), (0, 0), (7, ErrorCode.UNKNOWN_LEADER_EPOCH)])
 def test_a_leader_epoch_must_be_ours(client, topic, epoch, code):
     client.create(topic)
