@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ from kbroker.protocol.messages.groups import DescribeGroupsRequest
 from kbroker.protocol.messages.metadata import MetadataRequest, MetadataRequestTopic
 from tests.compat.driver import Client, Record
 from tests.compat.registry import ALL_CODECS
-from tests.compat.scenario import sample
+from tests.compat.scenario import eventually, sample
 from tests.support import raw_groups
 from tests.support.clients import require
-from tests.support.peers import Certificates, KbrokerPeer
+from tests.support.peers import Certificates, KbrokerPeer, free_ports
 from tests.support.peers import Endpoint as At
-from tests.support.raw_client import RawClient, address_of
+from tests.support.raw_client import RawClient, address_of, fetch_request, stored
+from tests.support.raw_members import Group
 from tools import kafka
 from tools.kafka import Kafka
 
@@ -27,6 +29,7 @@ MANY, SMALL, ONE = "many-partitions", "small.segments", "one_producer"
 PARTITIONS = {MANY: 3, SMALL: 1, ONE: 1}
 SEGMENT_BYTES = 1024 * 1024
 DELETED_BEFORE = 7
+NOT_LED = {3, 5, 6}  # unknown topic or partition, leader not available, not leader
 
 
 class Successor(KbrokerPeer):
@@ -81,11 +84,25 @@ def id_and_epochs(at: At, topic: str) -> tuple[bytes, list[int]]:
     return bytes(found.topic_id), [each.leader_epoch for each in partitions]
 
 
+def led(at: At, topics: dict[str, int]) -> None:
+    """Wait for the leaders of these numbers of partitions: Kafka answers a creation, and serves, before they lead."""
+    with RawClient(address_of(at.servers)) as raw:
+
+        def is_led(topic: str, partition: int) -> bool:
+            [found] = raw.ask(fetch_request(topic, partition=partition), 12).responses[0].partitions
+            return found.error_code not in NOT_LED
+
+        for topic, count in topics.items():
+            for partition in range(count):
+                eventually(partial(is_led, topic, partition), True)
+
+
 def fill(client: Client, at: At) -> None:
     """Every codec in several partitions, several segments, deleted records, an idempotent producer."""
     client.create(at, MANY, partitions=PARTITIONS[MANY])
     client.create(at, SMALL, segment_bytes=str(SEGMENT_BYTES))
     client.create(at, ONE)
+    led(at, PARTITIONS)
     for codec in ALL_CODECS:
         for partition in range(PARTITIONS[MANY]):
             client.produce(at, MANY, sample(client), partition=partition, codec=codec)
@@ -103,7 +120,7 @@ def test_a_directory_of_kafkas_is_served_and_written_on(
 ) -> None:
     why = kafka.missing()
     require("Apache Kafka", (why or "").partition(": ")[2], found=why is None)
-    broker = Kafka(folder=tmp_path / "kafka")
+    broker = Kafka(port=free_ports(1)[0], folder=tmp_path / "kafka")
     at = At(broker.bootstrap_servers)
     broker.start()
     successor = Successor(tmp_path / "kbroker", certificates, broker.data_dir, broker.port)
@@ -111,6 +128,7 @@ def test_a_directory_of_kafkas_is_served_and_written_on(
         fill(helper, at)
         broker.stop()
         broker.start()  # its leader epochs rise, and no record shows it
+        led(at, PARTITIONS)
         before = look(helper, at)
         epochs = {topic: id_and_epochs(at, topic)[1] for topic in PARTITIONS}
         end(broker)
@@ -148,30 +166,37 @@ def test_an_idempotent_producer_goes_on_from_kafka_to_kbroker(
     """The same address and directory: to a client it was a restart."""
     why = kafka.missing()
     require("Apache Kafka", (why or "").partition(": ")[2], found=why is None)
-    broker = Kafka(folder=tmp_path / "kafka")
+    broker = Kafka(port=free_ports(1)[0], folder=tmp_path / "kafka")
     at = At(broker.bootstrap_servers)
     broker.start()
     successor = Successor(tmp_path / "kbroker", certificates, broker.data_dir, broker.port)
     try:
         helper.create(at, ONE)
+        led(at, {ONE: 1})
         records = [Record(value=b"%d" % number) for number in range(200)]
         producing = client.begin_produce(
-            at, ONE, records, idempotent=True, tiny=True, pause_ms=20, give_up_ms=60_000
+            at, ONE, records, idempotent=True, tiny=True, pause_ms=50, give_up_ms=150_000
         )
-        while not helper.offset(at, ONE, "latest"):
-            assert not producing.done(), producing.result()
+        with RawClient(address_of(at.servers)) as raw:
+            eventually(lambda: bool(stored(raw, ONE)), True)
         broker.stop()
         assert not producing.done(), producing.result()
 
         successor.start()
 
-        producing.result(70)
+        producing.result(160)
         read = helper.consume(at, ONE, "earliest", 200)
         assert [record.value for record in records] == [record.value for record in read]
         assert 200 == helper.offset(at, ONE, "latest")
     finally:
         successor.close()
         broker.close()
+
+
+def found(raw: RawClient, *groups: str) -> None:
+    """Wait for the groups' coordinator: Kafka makes the topic of groups first."""
+    for name in groups:
+        Group(lambda: raw, name)
 
 
 @pytest.mark.parametrize("end", [Kafka.stop, Kafka.kill], ids=["stopped", "killed"])
@@ -181,15 +206,17 @@ def test_its_groups_go_on_where_they_were(
     """Offsets, and a member in its generation; then a restart of our own."""
     why = kafka.missing()
     require("Apache Kafka", (why or "").partition(": ")[2], found=why is None)
-    broker = Kafka(folder=tmp_path / "kafka")
+    broker = Kafka(port=free_ports(1)[0], folder=tmp_path / "kafka")
     at = At(broker.bootstrap_servers)
     broker.start()
     successor = Successor(tmp_path / "kbroker", certificates, broker.data_dir, broker.port)
     try:
         helper.create(at, MANY, partitions=3)
+        led(at, {MANY: 3})
         for partition in range(3):
             helper.produce(at, MANY, [Record(value=b"v")] * 5, partition=partition)
         with RawClient(address_of(at.servers)) as raw:
+            found(raw, "of one", "simple")
             joined = raw_groups.join(raw, "of one", b"all of it")
             assert 0 == raw_groups.commit(raw, "of one", {(MANY, 0): 1, (MANY, 1): 2}, joined)
             assert 0 == raw_groups.commit(raw, "of one", {(MANY, 1): 3}, joined)
@@ -199,6 +226,7 @@ def test_its_groups_go_on_where_they_were(
         for _ in range(2):
             successor.start()
             with RawClient(address_of(at.servers)) as raw:
+                found(raw, "of one", "simple")
                 assert {(MANY, 0): 1, (MANY, 1): 3} == raw_groups.committed(raw, "of one")
                 assert {(MANY, 2): 4} == raw_groups.committed(raw, "simple")
                 assert 0 == raw_groups.beat(raw, "of one", joined)
