@@ -123,6 +123,10 @@ def test_quotas_are_found_by_their_entity_and_removed(client: Asking, topic: str
     eventually(lambda: client.quotas(("user", 0, topic)), {})
 
 
+# The rate is that of the last 10 to 11 seconds, by the time since a window began: limits are passed by more than that
+# second, so that it is the same whenever a request comes.
+
+
 def test_a_producer_beyond_its_limit_is_served_and_told_to_wait(
     client: Asking, connect: Callable[[], Asking], topic: str
 ) -> None:
@@ -130,7 +134,7 @@ def test_a_producer_beyond_its_limit_is_served_and_told_to_wait(
     client.limit(producer_byte_rate=LIMIT)
 
     answer = client.ask(produce_request(topic, batch(10_400)), 9)
-    again = connect().ask(produce_request(topic, batch(500)), 9)
+    again = connect().ask(produce_request(topic, batch(1_500)), 9)
 
     assert 0 == answer.responses[0].partition_responses[0].error_code
     assert 200 <= answer.throttle_time_ms <= 1_000
@@ -141,7 +145,7 @@ def test_a_reader_beyond_its_limit_gets_nothing_and_is_told_to_wait(
     client: Asking, connect: Callable[[], Asking], topic: str
 ) -> None:
     client.create(topic)
-    for size in (9_000, 2_000):
+    for size in (9_000, 3_500):
         client.ask(produce_request(topic, batch(size)), 9)
     client.limit(consumer_byte_rate=LIMIT)
 
@@ -161,11 +165,11 @@ def test_changes_of_partitions_beyond_the_limit_are_refused(client: Asking, topi
     client.limit(controller_mutation_rate=1.0)
     wanted = [
         CreatableTopic(name=f"{topic}-{number}", num_partitions=count, replication_factor=1)
-        for number, count in enumerate((12, 1))
+        for number, count in enumerate((16, 1))
     ]
 
     answer = client.ask(CreateTopicsRequest(topics=wanted, timeout_ms=10_000), 7)
 
     codes = {each.name: each.error_code for each in answer.topics}
     assert {f"{topic}-0": 0, f"{topic}-1": THROTTLING_QUOTA_EXCEEDED} == codes
-    assert 500 <= answer.throttle_time_ms <= 1_000
+    assert 500 <= answer.throttle_time_ms <= 5_000
