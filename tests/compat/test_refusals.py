@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from tests.compat.driver import Client, ClientFailed
@@ -13,7 +11,7 @@ from tests.support.peers import Peer
 
 UNSUPPORTED_VERSION, TRANSACTIONAL_ID_AUTHORIZATION_FAILED = 35, 53
 FIND_COORDINATOR, INIT_PRODUCER_ID, CONSUMER_GROUP_HEARTBEAT = 10, 22, 68
-SOON_S = 10.0
+PATIENCE_MS = 600_000  # far beyond what a test waits for: who fails was told to, and did not run out of time
 FEW = 8  # requests: one for each try of the most patient client
 
 
@@ -25,7 +23,7 @@ def test_a_member_by_the_new_protocol_fails_at_once(
     mark = peer.proxy.mark()
 
     member = Member(client, peer.recorded, topic, topic, protocol="consumer")
-    until("it fails", member.failed, True, limit_s=SOON_S)
+    until("it fails", member.failed, True)
 
     assert UNSUPPORTED_VERSION == (member.error and member.error.code)
     asked = [request for request in peer.proxy.since(mark) if request.api_key == CONSUMER_GROUP_HEARTBEAT]
@@ -37,11 +35,14 @@ def test_a_transactional_producer_fails_at_once(
     client: Client, peer: Peer, peer_kind: str, topic: str
 ) -> None:
     mark = peer.proxy.mark()
-    began = time.monotonic()
 
     def begin() -> None:
         client.call(
-            "begin_transaction", peer.recorded, client_id=topic, transactional_id=topic, give_up_ms=30_000
+            "begin_transaction",
+            peer.recorded,
+            client_id=topic,
+            transactional_id=topic,
+            give_up_ms=PATIENCE_MS,
         )
 
     if peer_kind == "kafka":  # it has transactions
@@ -51,7 +52,6 @@ def test_a_transactional_producer_fails_at_once(
         begin()
 
     assert TRANSACTIONAL_ID_AUTHORIZATION_FAILED == refused.value.code, str(refused.value)
-    assert time.monotonic() - began < SOON_S
     asked = [
         request
         for request in peer.proxy.since(mark)
