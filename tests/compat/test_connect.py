@@ -6,6 +6,7 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ WORKER = {
     "value.converter": "org.apache.kafka.connect.storage.StringConverter",
     "plugin.discovery": "service_load",
     "offset.flush.interval.ms": "500",
+    "task.shutdown.graceful.timeout.ms": "30000",
 }
 
 
@@ -48,6 +50,10 @@ class Files:
 
     def arrived(self) -> list[str]:
         return self.sink.read_text().splitlines() if self.sink.exists() else []
+
+    def place(self) -> bytes:
+        """How the source's end is written where its place is kept."""
+        return b'"position":%d' % self.source.stat().st_size
 
     @property
     def connectors(self) -> dict[str, dict[str, str]]:
@@ -97,19 +103,23 @@ def worker(peer: Peer, tmp_path: Path, rest: str) -> Iterator[Any]:
 
 
 def test_a_standalone_worker_carries_lines_from_file_to_file_and_goes_on_after_a_restart(
-    worker: Any, files: Files, tmp_path: Path
+    worker: Any, files: Files, peer: Peer, topic: str, tmp_path: Path
 ) -> None:
     connectors = [
         properties(tmp_path / f"{name}.properties", {"name": name, **values})
         for name, values in files.connectors.items()
     ]
-    alone = {"offset.storage.file.filename": str(tmp_path / "offsets")}
+    kept = tmp_path / "offsets"
+    alone = {"offset.storage.file.filename": str(kept)}
     files.write("one", "two", "three and a half")
 
     first = worker(STANDALONE, alone, *connectors)
     first.until("lines arrive", files.arrived, ["one", "two", "three and a half"])
     files.write("four")
     first.until("a line more arrives", files.arrived, ["one", "two", "three and a half", "four"])
+    # what a worker does at its end it may do too late
+    first.until("the source's place is kept", lambda: files.place() in kept.read_bytes(), True)
+    first.until("the sink's place is kept", lambda: sunk(peer, topic), [4])
     assert 143 == first.end() % 256  # a JVM's way to say SIGTERM
 
     files.write("five")
@@ -132,6 +142,11 @@ def asked(rest: str, path: str, body: object = None, *, method: str = "GET") -> 
         raise OSError(f"{error.code}: {error.read().decode()}") from error
 
 
+def sunk(peer: Peer, topic: str) -> list[int]:
+    """Where the sink connector's group is in the topic."""
+    return Looker(peer).committed(f"connect-sink-{topic}", topic, 1)
+
+
 def config_of(peer: Peer, topic: str, name: str) -> str | None:
     with RawClient(address_of(peer.plain.servers)) as client:
         resource = DescribeConfigsResource(
@@ -152,7 +167,7 @@ def test_a_distributed_worker_keeps_all_it_knows_in_its_compacted_topics(
         **{f"{name}.storage.replication.factor": "1" for name in internal},
         "offset.storage.partitions": "3",
         "status.storage.partitions": "2",
-        "session.timeout.ms": "6000",
+        "session.timeout.ms": "30000",
         "heartbeat.interval.ms": "1000",
         "scheduled.rebalance.max.delay.ms": "0",
     }
@@ -165,23 +180,34 @@ def test_a_distributed_worker_keeps_all_it_knows_in_its_compacted_topics(
             for state in [status["connector"], *status["tasks"]]
         ]
 
+    def source_is_kept() -> bool:
+        records = (Looker(peer).records(internal["offset"], partition) for partition in range(3))
+        return any(files.place() in (value or b"") for part in records for _, value in part)
+
     first = worker(DISTRIBUTED, values)
     first.until("it leads its group", lambda: asked(rest, "/connectors"), [])
     assert ["compact"] * 3 == [config_of(peer, stored, "cleanup.policy") for stored in internal.values()]
     for name, config in files.connectors.items():
-        asked(rest, f"/connectors/{name}/config", config, method="PUT")
+        take = partial(asked, rest, f"/connectors/{name}/config", config, method="PUT")
+        first.until("it takes a connector, between rebalances", lambda take=take: take()["name"], name)
     files.write("one", "two")
     first.until("lines arrive", files.arrived, ["one", "two"])
     first.until("all run", states, ["RUNNING"] * 4)
+    first.until("the source's place is kept", source_is_kept, True)
+    first.until("the sink's place is kept", lambda: sunk(peer, topic), [2])
     assert 143 == first.end() % 256
 
     files.write("three")
     second = worker(DISTRIBUTED, values)
     second.until("only the new line arrives", files.arrived, ["one", "two", "three"])
     second.until("all run again", states, ["RUNNING"] * 4)
-    for name in files.connectors:
-        asked(rest, f"/connectors/{name}", method="DELETE")
-    second.until("none is left", lambda: asked(rest, "/connectors"), [])
+
+    def left() -> list[str]:
+        for name in asked(rest, "/connectors"):
+            asked(rest, f"/connectors/{name}", method="DELETE")
+        return list(asked(rest, "/connectors"))
+
+    second.until("none is left", left, [])
     assert 143 == second.end() % 256
 
     configs = {key for key, _ in Looker(peer).records(internal["config"])}
