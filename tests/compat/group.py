@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from tests.compat.driver import Client, ClientFailed, Record
+from tests.compat.driver import CALL_LIMIT_S, Client, ClientFailed, Record
 from tests.support.peers import Endpoint
 
-SESSION_MS = 6_000  # the shortest that brokers allow
+# A client's process may stand still for as long, and keeps its partitions: scenarios say who reads what, how often.
+SESSION_MS = 30_000
+SHORT_SESSION_MS = 6_000  # the shortest that brokers allow, for members whose end is waited for
 HEARTBEAT_MS = 500
-LIMIT_S = 30.0
+LIMIT_S = 60.0
 UNDER_WAY = {14, 15, 16}  # the coordinator is loading, not available, elsewhere: ask again
 
 Place = tuple[int, int]  # partition, offset
@@ -89,15 +91,27 @@ def leave_all() -> None:
 def until(
     what: str, look: Callable[[], object], expected: object, *members: Member, limit_s: float = LIMIT_S
 ) -> None:
-    """`look()` comes to be `expected`; the failure says `what` was waited for and what its members say."""
+    """`look()` comes to be `expected`; the failure says `what` was waited for and what its members say.
+
+    A coordinator that is not there yet is no answer; members that left are not asked.
+    """
     deadline = time.monotonic() + limit_s
-    while (found := look()) != expected and time.monotonic() < deadline:
-        if any(member.failed() for member in members):
+    while (found := _answer(look)) != expected and time.monotonic() < deadline:
+        if any(member.failed() for member in members if member in _running):
             break
         time.sleep(0.05)
     if expected != found:
         said = [(member.name, len(member.read), member.error) for member in members]
         raise AssertionError(f"{what}, within {limit_s} s: expected {expected}, found {found}; {said}")
+
+
+def _answer(look: Callable[[], object]) -> object:
+    try:
+        return look()
+    except ClientFailed as failed:
+        if failed.code in UNDER_WAY:
+            return failed
+        raise
 
 
 def write(helper: Client, at: Endpoint, topic: str, partitions: int, each: int) -> None:
@@ -107,7 +121,7 @@ def write(helper: Client, at: Endpoint, topic: str, partitions: int, each: int) 
         for partition in range(partitions)
     ]
     for one in begun:
-        one.result(LIMIT_S)
+        one.result(CALL_LIMIT_S)
 
 
 def places(partitions: int, start: int, end: int) -> set[Place]:
@@ -134,12 +148,7 @@ def settled(
     names = [member.name for member in members]
 
     def look() -> object:
-        try:
-            state, share = shares(helper, at, group)
-        except ClientFailed as failed:
-            if failed.code in UNDER_WAY:
-                return failed
-            raise
+        state, share = shares(helper, at, group)
         even = sorted(share.values()) == sorted(
             partitions // len(names) + (n < partitions % len(names)) for n in range(len(names))
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.compat import registry
 from tests.compat.conftest import _Clients
 from tests.compat.driver import Client
-from tests.compat.group import Member, places, settled, until, write
+from tests.compat.group import SHORT_SESSION_MS, Member, offsets, places, settled, until, write
 from tests.compat.scenario import each_client
 from tests.support.peers import Endpoint, Peer
 
@@ -27,6 +27,7 @@ def test_a_static_member_comes_back_without_a_rebalance(
     settled(helper, at, topic, 4, [other, first])
     write(helper, at, topic, 4, 5)
     until("all is read", lambda: first.places() | other.places(), places(4, 0, 5), first, other)
+    until("it is committed", lambda: offsets(helper, peer.plain, topic, topic, 4), [5] * 4, first, other)
     mark = peer.proxy.mark()
 
     first.leave()
@@ -76,7 +77,9 @@ def test_what_a_dead_member_read_goes_to_those_left(
         name = f"{topic}-{client}"
         helper.create(at, name, partitions=4)
         stay[name] = Member(client, at, name, name)
-        dying[name] = Member(registry.start(client.name, tmp_path), at, name, name)
+        dying[name] = Member(
+            registry.start(client.name, tmp_path), at, name, name, session_ms=SHORT_SESSION_MS
+        )
     for name, member in stay.items():
         settled(helper, at, name, 4, [member, dying[name]])
 

@@ -77,7 +77,7 @@ def test_a_rebalance_that_the_broker_dies_in_ends_stable(
             name: threads.submit(Member, one.client, peer.recorded, name, name, session_ms=10_000)
             for name, one in members.items()
         }
-        peer.proxy.wait_for(lambda request: request.api_key == JOIN_GROUP, mark=mark)
+        peer.proxy.wait_for(lambda request: request.api_key == JOIN_GROUP, mark=mark, limit=60)
         peer.kill()
         peer.start()
         pairs = {name: (one, joining[name].result(2 * LIMIT_S)) for name, one in members.items()}

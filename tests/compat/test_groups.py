@@ -27,6 +27,7 @@ def test_a_group_that_commits_by_itself_goes_on_where_it_left(
     write(helper, at, topic, 2, 10)
     first = Member(client, at, topic, topic)
     until("all is read", first.places, places(2, 0, 10), first)
+    until("it is committed", lambda: offsets(helper, at, topic, topic, 2), [10, 10], first)
     first.leave()
     assert [10, 10] == offsets(helper, at, topic, topic, 2)
 
@@ -151,7 +152,7 @@ def test_many_groups_that_rebalance_at_once_end_stable(
 
     for group in groups:
         three = [member for of, member in members if of == group]
-        settled(helper, at, group, 6, three, limit_s=60)
+        settled(helper, at, group, 6, three, limit_s=120)
         until("all is read", partial(_read_by, three), places(6, 0, 3), *three)
     with ThreadPoolExecutor(60) as threads:
         for _ in threads.map(lambda pair: pair[1].leave(), members):
@@ -196,6 +197,7 @@ def test_a_group_is_deleted_when_it_is_empty(
     with pytest.raises(ClientFailed) as refused:
         client.call("delete_group", at, group=topic)
     member.leave()
+    until("nobody is left", lambda: describe(helper, at, topic)["state"], "empty")
     client.call("delete_group", at, group=topic)
 
     assert topic not in client.call("groups", at)["groups"]
@@ -237,6 +239,7 @@ def test_offsets_are_deleted_unless_subscribed(
         client.call("delete_offset", at, group=topic, topic=topic, partition=0)
     assert refused.value.code == GROUP_SUBSCRIBED_TO_TOPIC
     member.leave()
+    until("nobody is left", lambda: describe(helper, at, topic)["state"], "empty")
     client.call("delete_offset", at, group=topic, topic=topic, partition=0)
 
     assert [None] == offsets(client, at, topic, topic, 1)

@@ -30,7 +30,7 @@ import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 
 class Groups {
     static final Map<String, Member> MEMBERS = new ConcurrentHashMap<>();
-    static final int CALL_LIMIT_S = 30;
+    static final int CALL_LIMIT_S = 60;
 
     /** The answer, or null when this is not about groups. */
     static ObjectNode perform(JsonNode ask) throws Exception {

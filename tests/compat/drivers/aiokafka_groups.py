@@ -9,6 +9,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
+from aiokafka.errors import KafkaConnectionError
 from members import POLL_S, Member, member_ops
 
 from lines import Ask, Failed
@@ -47,11 +48,18 @@ class AiokafkaMember(Member):
                 pass
 
         self.consumer.subscribe([ask["topic"]], listener=Listener())
-        await self.consumer.start()
+        try:
+            await self.consumer.start()
+        except BaseException:
+            await self.consumer.stop()
+            raise
 
     def poll(self) -> list[list[int]]:
         polled = self.loop.run_until_complete(self.consumer.getmany(timeout_ms=int(POLL_S * 1000)))
         return [[one.partition, one.offset] for records in polled.values() for one in records]
+
+    def passing(self, error: BaseException) -> bool:
+        return isinstance(error, KafkaConnectionError)  # it looks for a broker only once when it starts
 
     def commit(self, metadata: str | None) -> None:
         self.loop.run_until_complete(self._commit(metadata))

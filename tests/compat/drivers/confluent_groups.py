@@ -13,7 +13,7 @@ from members import POLL_S, Member, member_ops
 
 from lines import Ask, Failed
 
-LIMIT_S = 25
+LIMIT_S = 60
 # Kafka's own error is only in the words of a fatal one
 FATAL = {"Static consumer fenced": 82, "API version not supported": 35}
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from lines import Ask
 
-CALL_LIMIT_S = 30
+CALL_LIMIT_S = 60
 POLL_S = 0.1
 
 

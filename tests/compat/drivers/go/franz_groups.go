@@ -78,7 +78,7 @@ func (m *franzMember) run() {
 }
 
 func (m *franzMember) Commit(metadata *string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 25*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	if metadata != nil {
 		ctx = kgo.PreCommitFnContext(ctx, func(request *kmsg.OffsetCommitRequest) error {

@@ -91,7 +91,6 @@ func (m *saramaMember) ConsumeClaim(session sarama.ConsumerGroupSession, claim s
 			if !ok {
 				return nil
 			}
-			m.notes.read(in.Partition, in.Offset)
 			if m.ask.AutoCommit {
 				session.MarkMessage(in, "")
 			} else {
@@ -99,6 +98,7 @@ func (m *saramaMember) ConsumeClaim(session sarama.ConsumerGroupSession, claim s
 				m.next[in.Partition] = in.Offset + 1
 				m.lock.Unlock()
 			}
+			m.notes.read(in.Partition, in.Offset) // last: a commit that is asked for now commits it
 		case <-session.Context().Done():
 			return nil
 		}

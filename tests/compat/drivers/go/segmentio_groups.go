@@ -37,6 +37,7 @@ func (segmentio) Join(ask *Ask) (Member, error) {
 		HeartbeatInterval: ms(ask.HeartbeatMs),
 		RebalanceTimeout:  10 * time.Second, // it waits this long for its own former self
 		JoinGroupBackoff:  500 * time.Millisecond,
+		MaxAttempts:       20, // to join, before it tells why it did not
 		MaxWait:           500 * time.Millisecond,
 		MinBytes:          1,
 		MaxBytes:          4_000_000,
@@ -60,24 +61,24 @@ func (m *segmentioMember) run() {
 			return
 		}
 		var code kafka.Error
-		if errors.As(err, &code) {
+		if errors.As(err, &code) && !code.Temporary() {
 			m.notes.failed(err)
 			return
 		}
-		if err != nil { // of a connection, io.EOF too: the reader tells it and goes on
+		if err != nil { // of a connection, io.EOF too, or a group that is being read: the reader tells it and goes on
 			continue
 		}
-		m.notes.read(int32(in.Partition), in.Offset)
 		m.lock.Lock()
 		m.last[in.Partition] = in
 		m.lock.Unlock()
+		m.notes.read(int32(in.Partition), in.Offset) // last: a commit that is asked for now commits it
 	}
 }
 
 func (m *segmentioMember) Commit(*string) error {
 	m.lock.Lock()
 	defer m.lock.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), 25*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
 	defer cancel()
 	for _, message := range m.last {
 		if err := m.reader.CommitMessages(ctx, message); err != nil {

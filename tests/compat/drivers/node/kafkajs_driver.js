@@ -11,13 +11,14 @@ CompressionCodecs[CompressionTypes.Snappy] = SnappyCodec
 const CODECS = { none: CompressionTypes.None, gzip: CompressionTypes.GZIP, snappy: CompressionTypes.Snappy }
 const TOPIC = 2
 
-function client (ask, retries = 5) {
+function client (ask, retries = 8) {
   return new Kafka({
     clientId: ask.client_id,
     brokers: [ask.servers],
     ssl: ask.ca ? { ca: [fs.readFileSync(ask.ca)] } : undefined,
     logLevel: logLevel.NOTHING,
-    retry: { retries, initialRetryTime: 100 }
+    connectionTimeout: 20_000,
+    retry: { retries, initialRetryTime: 100, maxRetryTime: 5_000 }
   })
 }
 

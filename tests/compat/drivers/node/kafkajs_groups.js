@@ -7,6 +7,7 @@ const { memberOps } = require('./members.js')
 // It ends for good when no broker answers while it looks for the coordinator; whoever runs it starts it again.
 const NO_COORDINATOR = 'KafkaJSGroupCoordinatorNotFound'
 const AGAIN_MS = 500
+const RETRIES = 200
 
 module.exports = (client, withAdmin, codeOf) => {
   async function join (ask, notes) {
@@ -24,10 +25,10 @@ module.exports = (client, withAdmin, codeOf) => {
   }
 
   async function open (ask, notes, member) {
-    const consumer = member.consumer = client(ask).consumer({
+    const consumer = member.consumer = client(ask, RETRIES).consumer({
       groupId: ask.group,
       // a broker may restart
-      retry: { retries: 200, initialRetryTime: 100, maxRetryTime: 500, restartOnFailure: async () => true },
+      retry: { retries: RETRIES, initialRetryTime: 100, maxRetryTime: 500, restartOnFailure: async () => true },
       sessionTimeout: ask.session_ms,
       heartbeatInterval: ask.heartbeat_ms,
       maxWaitTimeInMs: 300,
