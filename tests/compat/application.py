@@ -22,8 +22,8 @@ from tools import kafka
 
 PROGRAMS = Path(__file__).parent / "applications"
 # Application starts are seconds of a JVM's or an interpreter's work, on two cores that others use too.
-WAIT_S = 60.0
-END_S = 25.0
+WAIT_S = 120.0
+END_S = 60.0
 
 
 class Application:

@@ -42,8 +42,10 @@ def _kafkajs() -> list[str]:
 
 def _faust() -> list[str]:
     wanted = PROGRAMS / "faust-requirements.txt"
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "-r", str(wanted), "--target"]
-    folder = registry.built("faust", [wanted], lambda out: [*install, str(out)])
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--retries=10"]
+    folder = registry.built(
+        "faust", [wanted], lambda out: [*install, "-r", str(wanted), "--target", str(out)]
+    )
     return ["env", f"PYTHONPATH={folder}", sys.executable, str(PROGRAMS / "faust_application.py")]
 
 

@@ -15,7 +15,7 @@ from tests.support.peers import Peer
 
 POM = PROGRAMS / "old-client-pom.xml"
 PROGRAM = PROGRAMS / "OldClient.java"
-RUN_S_MAX = 60
+RUN_S_MAX = 200
 
 FINDS = """\
 end: 12

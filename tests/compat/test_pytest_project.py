@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.compat.application import PROGRAMS
 from tests.support.peers import Peer
 
-LIMIT_S = 150
+LIMIT_S = 280
 
 
 def test_a_project_tests_its_consumer_groups_on_our_fixtures(

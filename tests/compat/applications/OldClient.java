@@ -21,7 +21,7 @@ import org.apache.kafka.common.serialization.StringSerializer;
 public class OldClient {
     static final String[] CODECS = {"none", "gzip", "snappy", "lz4", "zstd"};
     static final long TIME = System.currentTimeMillis();
-    static final long READ_MS_MAX = 20_000;
+    static final long READ_MS_MAX = 60_000;
 
     public static void main(String[] args) throws Exception {
         String servers = args[0];

@@ -26,7 +26,7 @@ public class WordCount {
         config.put(StreamsConfig.DEFAULT_VALUE_SERDE_CLASS_CONFIG, Serdes.StringSerde.class);
         config.put(StreamsConfig.COMMIT_INTERVAL_MS_CONFIG, 200);
         config.put(StreamsConfig.STATESTORE_CACHE_MAX_BYTES_CONFIG, 0); // every count is a record
-        config.put("session.timeout.ms", 6000);
+        config.put("session.timeout.ms", 20_000); // one that stands still for less is not left out, and nothing is counted twice
         config.put("heartbeat.interval.ms", 500);
         config.put("internal.leave.group.on.close", true); // the next start need not wait for the session's end
 
@@ -50,7 +50,7 @@ public class WordCount {
                 ended.countDown();
             }
         });
-        Runtime.getRuntime().addShutdownHook(new Thread(() -> streams.close(Duration.ofSeconds(20))));
+        Runtime.getRuntime().addShutdownHook(new Thread(() -> streams.close(Duration.ofSeconds(50))));
         streams.start();
         ended.await();
     }

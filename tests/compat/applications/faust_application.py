@@ -20,8 +20,8 @@ app = faust.App(
     store="memory://",
     datadir=folder,
     consumer_auto_offset_reset="earliest",
-    # the shortest session that brokers allow: another takes over soon when one of us is killed
-    broker_session_timeout=6.0,
+    # a short session: another takes over soon when one of us is killed
+    broker_session_timeout=10.0,
     broker_heartbeat_interval=0.5,
     broker_commit_interval=0.2,
     stream_wait_empty=False,

@@ -7,20 +7,31 @@ process.env.KAFKAJS_NO_PARTITIONER_WARNING = "1";
 const { Kafka, logLevel } = require("kafkajs");
 
 const [servers, group, source, target] = process.argv.slice(2);
-const kafka = new Kafka({ clientId: "copier", brokers: servers.split(","), logLevel: logLevel.WARN });
+const RETRIES = 100; // a broker may be away for a while
+const AGAIN_MS = 500;
+const kafka = new Kafka({
+  clientId: "copier",
+  brokers: servers.split(","),
+  logLevel: logLevel.WARN,
+  connectionTimeout: 20_000,
+  retry: { retries: RETRIES, initialRetryTime: 100, maxRetryTime: 1_000 },
+});
 const producer = kafka.producer();
-// the shortest session that brokers allow: another takes over soon when one of us is killed
-const consumer = kafka.consumer({ groupId: group, sessionTimeout: 6000, heartbeatInterval: 500 });
+let consumer;
 
-async function main() {
-  await producer.connect();
+async function consume() {
+  consumer = kafka.consumer({
+    groupId: group,
+    sessionTimeout: 10_000, // short: another takes over soon when one of us is killed
+    heartbeatInterval: 500,
+    retry: { retries: RETRIES, restartOnFailure: async () => true },
+  });
+  // it ends for good when no broker answers while it looks for the coordinator
+  consumer.on(consumer.events.CRASH, ({ payload }) => {
+    if (!payload.restart) setTimeout(() => consume().catch(fail), AGAIN_MS);
+  });
   await consumer.connect();
   await consumer.subscribe({ topics: [source], fromBeginning: true });
-  process.once("SIGTERM", async () => {
-    await consumer.disconnect();
-    await producer.disconnect();
-    process.exit(0);
-  });
   await consumer.run({
     autoCommitInterval: 200,
     partitionsConsumedConcurrently: 4,
@@ -31,7 +42,19 @@ async function main() {
   });
 }
 
-main().catch((error) => {
+async function main() {
+  await producer.connect();
+  process.once("SIGTERM", async () => {
+    await consumer.disconnect();
+    await producer.disconnect();
+    process.exit(0);
+  });
+  await consume();
+}
+
+function fail(error) {
   console.error(error);
   process.exit(1);
-});
+}
+
+main().catch(fail);

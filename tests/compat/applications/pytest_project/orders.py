@@ -9,14 +9,14 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from kafka import KafkaConsumer, KafkaProducer
 
-GROUP = {"session_timeout_ms": 6000, "heartbeat_interval_ms": 500, "auto_offset_reset": "earliest"}
+GROUP = {"session_timeout_ms": 30_000, "heartbeat_interval_ms": 500, "auto_offset_reset": "earliest"}
 
 
 def place(servers: str, topic: str, *orders: dict[str, Any]) -> None:
     """Announce orders; returns when they are kept."""
     producer = KafkaProducer(bootstrap_servers=servers, acks="all")
     for order in orders:
-        producer.send(topic, json.dumps(order).encode(), key=str(order["id"]).encode()).get(timeout=30)
+        producer.send(topic, json.dumps(order).encode(), key=str(order["id"]).encode()).get(timeout=60)
     producer.close()
 
 

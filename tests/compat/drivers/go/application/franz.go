@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 )
@@ -24,11 +26,14 @@ func runFranz(ctx context.Context, app application) error {
 	}
 	defer client.CloseAllowingRebalance()
 	for {
-		fetches := client.PollFetches(ctx)
+		// not for ever: a commit that failed is due again, whether more comes or not
+		limited, done := context.WithTimeout(ctx, time.Second)
+		fetches := client.PollFetches(limited)
+		done()
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err := fetches.Err(); err != nil {
+		if err := fetches.Err(); err != nil && !errors.Is(err, context.DeadlineExceeded) {
 			fmt.Println("fetch:", err) // the client goes on by itself
 		}
 		var copies []*kgo.Record

@@ -18,9 +18,9 @@ type application struct {
 	servers, group, source, target string
 }
 
-// The shortest session that brokers allow: another takes over soon when one of us is killed.
+// A short session: another takes over soon when one of us is killed.
 const (
-	session   = 6 * time.Second
+	session   = 10 * time.Second
 	heartbeat = 500 * time.Millisecond
 )
 

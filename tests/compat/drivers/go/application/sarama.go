@@ -45,6 +45,8 @@ func runSarama(ctx context.Context, app application) error {
 	config.Consumer.Group.Heartbeat.Interval = heartbeat
 	config.Producer.Return.Successes = true
 	config.Producer.RequiredAcks = sarama.WaitForAll
+	config.Producer.Retry.Max = 100 // a broker may be away for a while
+	config.Metadata.Retry.Max = 100
 	servers := strings.Split(app.servers, ",")
 	producer, err := sarama.NewSyncProducer(servers, config)
 	if err != nil {
