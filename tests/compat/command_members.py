@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.support.peers import Endpoint
 
-END_LIMIT_S = 20  # from SIGTERM to the end: it commits and leaves
+END_LIMIT_S = 60  # from SIGTERM to the end: it commits and leaves
 
 Ask = dict[str, Any]
 

@@ -47,7 +47,8 @@ from typing import Any
 
 from tests.support.peers import Endpoint
 
-CALL_LIMIT_S = 40.0  # beyond every timeout that the drivers set for their clients
+CALL_LIMIT_S = 100.0  # beyond every timeout that the drivers set for their clients
+END_LIMIT_S = 30.0  # of a process that was killed
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,7 @@ class Client:
             "idempotent": False,
             "tiny": False,
             "pause_ms": 0,
-            "give_up_ms": 25_000,
+            "give_up_ms": 60_000,
             **how,
         }
         return self.begin("produce", at, topic=topic, partition=partition, records=lines, **asked)
@@ -153,7 +154,7 @@ class Client:
         """`consume` in the background."""
         asked = {
             "partition": 0,
-            "timeout_ms": 20_000,
+            "timeout_ms": 60_000,
             "committed": False,
             "max_wait_ms": 500,
             "min_bytes": 1,
@@ -216,7 +217,7 @@ class DriverClient(Client):
     def kill(self) -> None:
         """SIGKILL."""
         self._process.kill()
-        self._process.wait(5)
+        self._process.wait(END_LIMIT_S)
 
     def close(self) -> None:
         """Close its stdin, which ends it; kill it when that does not help."""
@@ -230,8 +231,8 @@ class DriverClient(Client):
             self._process.wait(5)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait(5)
-        self._reader.join(5)
+            self._process.wait(END_LIMIT_S)
+        self._reader.join(END_LIMIT_S)
         self._process.stdout.close()
 
     def _read(self) -> None:

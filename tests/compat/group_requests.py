@@ -37,7 +37,7 @@ from kbroker.protocol.messages.offsets import (
 from kbroker.protocol.wire import Message
 from tests.support.raw import RawClient, error_codes
 
-LIMIT_S = 20.0
+LIMIT_S = 60.0
 UNDER_WAY = {14, 15, 16}  # the coordinator is not there yet
 MEMBER_ID_REQUIRED = 79
 NAMED_MEMBERS_FROM = 3  # LeaveGroup

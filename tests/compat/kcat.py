@@ -17,7 +17,7 @@ KEY_END = ":"  # between key and value on stdin; keys of text hold none
 RECORD_END = b"\x1e<end>\n"
 FORMAT = "%o %T %K %S %k%s%h\\x1e<end>\n"
 AT_ONCE = 4  # operations running at the same time
-LIMIT_S = 40
+LIMIT_S = 80
 
 
 class Kcat(Client):
@@ -51,7 +51,7 @@ class Kcat(Client):
 
     def _metadata(self, at: Endpoint, ask: dict[str, Any]) -> dict[str, Any]:
         wanted = ["-t", ask["topics"][0]] if ask["topics"] is not None else []
-        told = json.loads(self._run(at, ask, ["-L", "-J", "-m", "20", *wanted]))
+        told = json.loads(self._run(at, ask, ["-L", "-J", "-m", "60", *wanted]))
         topics = {
             topic["topic"]: [partition["partition"] for partition in topic["partitions"]]
             for topic in told["topics"]

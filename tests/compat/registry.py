@@ -151,7 +151,16 @@ def _node(script: str) -> Callable[[], list[str]]:
         def install(out: Path) -> list[str]:
             for source in sources:
                 shutil.copy(source, out)
-            return [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(out)]
+            return [
+                npm,
+                "ci",
+                "--no-audit",
+                "--no-fund",
+                "--ignore-scripts",
+                "--fetch-retries=5",
+                "--prefix",
+                str(out),
+            ]
 
         folder = built("node", sources, install)
         # the Node that package.json brings, for Linux: Debian's is too old for @platformatic/kafka
@@ -171,7 +180,7 @@ def _version(program: str, *args: str) -> tuple[int, int]:
     """Major and minor version of a program; (0, 0) when it is not there."""
     if shutil.which(program) is None:
         return (0, 0)
-    told = subprocess.run([program, *args], capture_output=True, text=True, timeout=30, cwd=DRIVERS).stdout
+    told = subprocess.run([program, *args], capture_output=True, text=True, timeout=120, cwd=DRIVERS).stdout
     found = re.search(r"(\d+)\.(\d+)", told)
     return (int(found[1]), int(found[2])) if found else (0, 0)
 

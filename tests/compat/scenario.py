@@ -24,7 +24,7 @@ def each_client_and_codec(*abilities: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(("client", "codec"), pairs, indirect=["client"])
 
 
-def eventually(look: Callable[[], object], expected: object, *, limit_s: float = 20.0) -> None:
+def eventually(look: Callable[[], object], expected: object, *, limit_s: float = 60.0) -> None:
     """`look()` comes to be `expected`: Kafka's brokers learn of a change a moment after it was acknowledged."""
     deadline = time.monotonic() + limit_s
     while (found := look()) != expected and time.monotonic() < deadline:

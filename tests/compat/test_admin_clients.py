@@ -15,7 +15,7 @@ from tests.support.peers import Endpoint
 # kafka-python reads its schemas in a way that Python 3.11 warns of
 pytestmark = pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning")
 
-LIMIT_S = 20
+LIMIT_S = 60
 # COORDINATOR_LOAD_IN_PROGRESS, COORDINATOR_NOT_AVAILABLE, NOT_COORDINATOR: Kafka's first group takes a moment
 UNDER_WAY = {14, 15, 16}
 WHEN = 1_700_000_000_000

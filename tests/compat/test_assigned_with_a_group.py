@@ -19,7 +19,7 @@ CONFLUENT = """
 from confluent_kafka import Consumer, TopicPartition
 consumer = Consumer({"bootstrap.servers": at, "group.id": "g", "auto.offset.reset": "earliest"})
 consumer.assign([TopicPartition("t", 0)])
-for _ in range(40):
+for _ in range(160):
     found = consumer.poll(0.5)
     if found is not None and found.error() is None:
         print(found.value().decode())
@@ -70,7 +70,7 @@ def test_a_group_that_committed_nothing_is_no_hindrance(module: str, package: st
             [sys.executable, "-c", f"at = {broker.bootstrap_servers!r}\n{program}"],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
         )
 
     assert (0, "first\n") == (ended.returncode, ended.stdout), ended.stderr

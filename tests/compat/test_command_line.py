@@ -18,7 +18,7 @@ from tests.compat.driver import Client, Record
 from tests.compat.scenario import eventually
 from tests.support.peers import ROOT, Endpoint, Peer
 
-LIMIT_S = 60
+LIMIT_S = 120
 
 
 @pytest.fixture

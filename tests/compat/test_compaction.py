@@ -21,7 +21,7 @@ from tools import kafka
 DUMP = "org.apache.kafka.tools.DumpLogSegments"
 COMPACTED = {"cleanup_policy": "compact", "segment_bytes": "1048576", "min_cleanable_dirty_ratio": "0.01"}
 START_MS = 1_700_000_000_000
-DONE_S_MAX = 60.0
+DONE_S_MAX = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def compacted_folder(tmp_path: Path) -> Path:
 
 
 def dump(files: list[Path], *options: str) -> str:
-    done = kafka.run(DUMP, "--files", ",".join(map(str, files)), *options, timeout=60)
+    done = kafka.run(DUMP, "--files", ",".join(map(str, files)), *options, timeout=120)
     assert 0 == done.returncode, done.stdout + done.stderr
     assert "Exception" not in done.stdout + done.stderr
     return done.stdout

@@ -9,7 +9,7 @@ from tests.support.clients import require
 from tests.support.peers import Endpoint
 from tools import kafka
 
-LIMIT_S = 60
+LIMIT_S = 120
 TOOLS = "org.apache.kafka.tools"
 
 
@@ -44,7 +44,7 @@ def test_console_producer_and_consumer(helper: Client, at: Endpoint, topic: str)
         f"{TOOLS}.consumer.ConsoleConsumer",
         at,
         *("--topic", topic, "--partition", "0", "--offset", "earliest", "--max-messages", "10"),
-        *("--timeout-ms", "20000"),
+        *("--timeout-ms", "60000"),
         *(word for one in ("print.key=true", "print.headers=true") for word in ("--formatter-property", one)),
     )
     assert [f"h:{number}\tkey-{number}\tvalue {number}" for number in range(10)] == shown.splitlines()

@@ -29,7 +29,7 @@ def _installed() -> None:
 def dumped(folder: Path) -> list[tuple[dict[str, Any], Any]]:
     """Every record's key and value, as the tool shows them; it complains of nothing."""
     files = ",".join(map(str, sorted(folder.glob("*.log"))))
-    done = kafka.run(DUMP, "--files", files, "--offsets-decoder", timeout=60)
+    done = kafka.run(DUMP, "--files", files, "--offsets-decoder", timeout=120)
     assert 0 == done.returncode, done.stdout + done.stderr
     assert "isvalid: false" not in done.stdout
     assert "Error" not in done.stdout

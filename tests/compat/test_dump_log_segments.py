@@ -75,7 +75,7 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def dump(files: list[Path], *options: str) -> str:
     """What the tool printed; it found nothing to complain about."""
-    done = kafka.run(DUMP, "--files", ",".join(map(str, files)), *options, timeout=60)
+    done = kafka.run(DUMP, "--files", ",".join(map(str, files)), *options, timeout=120)
     assert 0 == done.returncode, done.stdout + done.stderr
     # of any segment but a log's first, Kafka's own too, it says that "-1 is followed by" the segment's base
     text, pairs = done.stdout + done.stderr, re.compile(r"(?m)^  (-?\d+) is followed by \d+$")

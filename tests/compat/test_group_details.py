@@ -17,6 +17,7 @@ from tests.support.raw_members import Group, JoinGroupRequestProtocol, subscript
 
 STICKY = "cooperative-sticky"
 REBALANCE_IN_PROGRESS = 27
+LATE_MS = 300_000  # nobody is left out because a test takes long
 
 
 @pytest.fixture
@@ -65,7 +66,11 @@ def test_a_member_of_a_cooperative_group_reads_on_while_others_are_waited_for(
     settled(helper, at, topic, 4, [one])
     group = Group(connect, topic)
     late = group.member()
-    late.join(protocols=[JoinGroupRequestProtocol(name=STICKY, metadata=_owning_nothing(topic))])
+    late.join(
+        protocols=[JoinGroupRequestProtocol(name=STICKY, metadata=_owning_nothing(topic))],
+        session_timeout_ms=LATE_MS,
+        rebalance_timeout_ms=LATE_MS,
+    )
     late.send_sync(protocol=STICKY)
     assert late.synced()[0] in (0, REBALANCE_IN_PROGRESS)  # it may join again before
     until("two are given up", lambda: (one.look(), len(one.revoked))[1], 2, one)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.compat.driver import Client, ClientFailed, Record
+from tests.compat.driver import CALL_LIMIT_S, Client, ClientFailed, Record
 from tests.compat.scenario import each_client, eventually
 from tests.support.peers import Endpoint, Peer
 
@@ -36,7 +36,7 @@ def hundred(clients, peers) -> set[str]:  # type: ignore[no-untyped-def]
     helper = clients.get("confluent")
     names = {f"hundred-{number}" for number in range(100)}
     for made in [helper.begin("create", at, topic=name, partitions=2, configs={}) for name in sorted(names)]:
-        made.result(60)
+        made.result(CALL_LIMIT_S)
     eventually(lambda: names - set(helper.call("metadata", at, topics=None)["topics"]), set())
     return names
 

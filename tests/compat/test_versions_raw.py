@@ -102,6 +102,7 @@ REFUSED = {
 # LEADER_NOT_AVAILABLE, NOT_LEADER_OR_FOLLOWER, COORDINATOR_LOAD_IN_PROGRESS, COORDINATOR_NOT_AVAILABLE,
 # NOT_COORDINATOR: ask again
 UNDER_WAY = {5, 6, 14, 15, 16}
+LIMIT_S = 60.0
 
 
 class Place:
@@ -280,7 +281,7 @@ def ask(peer: Peer) -> Iterator[RawClient]:
 def place(ask: RawClient, topic: str) -> Place:
     """A topic with one record."""
     ask(CreateTopicsRequest(topics=[CreatableTopic(name=topic, num_partitions=1, replication_factor=1)]), 7)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + LIMIT_S
     while True:
         asked = MetadataRequest(topics=[MetadataRequestTopic(name=topic)], allow_auto_topic_creation=False)
         [told] = ask(asked, 12).topics
@@ -295,7 +296,7 @@ def place(ask: RawClient, topic: str) -> Place:
 def settled(ask: RawClient, key: int, version: int, at: Place) -> Any:
     """The answer once the broker has caught up with what it acknowledged: Kafka takes a moment after a new topic, and
     before its first producer id."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + LIMIT_S
     while True:
         response = ask(REQUESTS[key](version, at), version)
         if not UNDER_WAY & set(error_codes(response)) or time.monotonic() > deadline:

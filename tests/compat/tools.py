@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 from typing import NamedTuple
 
-RUN_LIMIT_S = 45.0
+RUN_LIMIT_S = 90.0
 
 
 class Done(NamedTuple):
@@ -55,7 +55,7 @@ class Tools:
     def close(self) -> None:
         """End the process."""
         self._process.kill()
-        self._process.wait(5)
+        self._process.wait(RUN_LIMIT_S)
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
                 stream.close()

@@ -168,7 +168,7 @@ public class Driver {
         settings.put("batch.size", tiny ? 1 : 900_000);
         settings.put("linger.ms", tiny ? 0 : 50);
         settings.put("max.request.size", 4_000_000);
-        settings.put("request.timeout.ms", Math.min(10_000, giveUp - 100));
+        settings.put("request.timeout.ms", Math.min(30_000, giveUp - 100));
         settings.put("delivery.timeout.ms", giveUp);
         settings.put("max.block.ms", giveUp);
         ArrayNode offsets = JSON.createArrayNode();
@@ -275,7 +275,7 @@ public class Driver {
         Properties settings = new Properties();
         settings.put("bootstrap.servers", ask.get("servers").asText());
         settings.put("client.id", ask.get("client_id").asText());
-        settings.put("default.api.timeout.ms", 30_000);
+        settings.put("default.api.timeout.ms", 60_000);
         if (!ask.get("ca").isNull()) {
             settings.put("security.protocol", "SSL");
             settings.put("ssl.truststore.type", "PEM");

@@ -17,8 +17,6 @@ from aiokafka_groups import group_ops
 
 from lines import Ask, Failed, headers_in, raw, record_out, serve
 
-LIMIT_S = 25
-
 
 def common(ask: Ask) -> dict[str, Any]:
     settings = {"bootstrap_servers": ask["servers"], "client_id": ask["client_id"]}

@@ -18,7 +18,7 @@ from confluent_kafka.admin import (
 
 from lines import Ask, Failed, headers_in, raw, record_out, serve
 
-LIMIT_S = 25
+LIMIT_S = 60
 
 
 def common(ask: Ask) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def produce(ask: Ask) -> Any:
             "batch.num.messages": 1 if ask["tiny"] else 10_000,
             "message.max.bytes": 4_000_000,
             "message.timeout.ms": ask["give_up_ms"],
-            "request.timeout.ms": 10_000,
+            "request.timeout.ms": 30_000,
             "topic.metadata.propagation.max.ms": 2_000,
         }
     )

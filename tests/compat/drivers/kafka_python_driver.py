@@ -88,7 +88,7 @@ def produce(ask: Ask) -> Any:
         max_request_size=4_000_000,
         max_block_ms=ask["give_up_ms"],
         delivery_timeout_ms=max(ask["give_up_ms"], 10_100),
-        request_timeout_ms=10_000,
+        request_timeout_ms=min(max(ask["give_up_ms"], 10_100) - 100, 30_000),
     )
     try:
         sent = []

@@ -21,7 +21,7 @@ func (franz) Code(err error) *int {
 }
 
 func (f franz) Perform(ask *Ask) (map[string]any, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 35*time.Second+ms(ask.GiveUpMs))
+	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second+ms(ask.GiveUpMs))
 	defer cancel()
 	switch ask.Op {
 	case "produce":
@@ -57,7 +57,8 @@ func (f franz) beginTransaction(ctx context.Context, ask *Ask) (map[string]any, 
 }
 
 func (franz) open(ask *Ask, more ...kgo.Opt) (*kgo.Client, error) {
-	options := append([]kgo.Opt{kgo.SeedBrokers(ask.Servers), kgo.ClientID(ask.ClientID)}, more...)
+	options := append([]kgo.Opt{kgo.SeedBrokers(ask.Servers), kgo.ClientID(ask.ClientID),
+		kgo.RequestTimeoutOverhead(30 * time.Second)}, more...)
 	config, err := ask.tls()
 	if err != nil {
 		return nil, err
@@ -158,6 +159,7 @@ func (f franz) produce(ctx context.Context, ask *Ask) (map[string]any, error) {
 		kgo.RequiredAcks(acks[ask.Acks]),
 		kgo.AllowAutoTopicCreation(),
 		kgo.UnknownTopicRetries(10),
+		kgo.ProduceRequestTimeout(30 * time.Second),
 		kgo.ProducerBatchMaxBytes(4_000_000),
 	}
 	if !ask.Idempotent {

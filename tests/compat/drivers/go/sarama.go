@@ -25,6 +25,11 @@ func (saramaClient) config(ask *Ask) (*sarama.Config, error) {
 	config := sarama.NewConfig()
 	config.ClientID = ask.ClientID
 	config.Version = sarama.MaxVersion
+	// a broker may stand still for a while: nothing is given up, or sent twice, for that
+	config.Net.ReadTimeout = 90 * time.Second
+	config.Admin.Timeout = 60 * time.Second
+	config.Producer.Timeout = 30 * time.Second
+	config.Metadata.Retry.Max = 20
 	tls, err := ask.tls()
 	if tls != nil {
 		config.Net.TLS.Enable, config.Net.TLS.Config = true, tls
@@ -198,7 +203,6 @@ func (saramaClient) consume(ask *Ask, config *sarama.Config) (map[string]any, er
 	config.Consumer.MaxWaitTime = ms(ask.MaxWaitMs)
 	config.Consumer.Fetch.Min = int32(ask.MinBytes)
 	config.Consumer.Fetch.Default = 4_000_000
-	config.Net.ReadTimeout = 60 * time.Second
 	if ask.Committed {
 		config.Consumer.IsolationLevel = sarama.ReadCommitted
 	}

@@ -31,12 +31,12 @@ func (segmentio) Code(err error) *int {
 
 func (segmentio) client(ask *Ask) (*kafka.Client, *kafka.Transport, error) {
 	config, err := ask.tls()
-	transport := &kafka.Transport{ClientID: ask.ClientID, TLS: config, MetadataTTL: 200 * time.Millisecond}
-	return &kafka.Client{Addr: kafka.TCP(ask.Servers), Timeout: 30 * time.Second, Transport: transport}, transport, err
+	transport := &kafka.Transport{ClientID: ask.ClientID, TLS: config, MetadataTTL: 200 * time.Millisecond, DialTimeout: 30 * time.Second}
+	return &kafka.Client{Addr: kafka.TCP(ask.Servers), Timeout: 60 * time.Second, Transport: transport}, transport, err
 }
 
 func (s segmentio) Perform(ask *Ask) (map[string]any, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 35*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
 	defer cancel()
 	client, transport, err := s.client(ask)
 	if err != nil {
@@ -171,6 +171,8 @@ func (segmentio) produce(ctx context.Context, ask *Ask, transport *kafka.Transpo
 		BatchBytes:             4_000_000,
 		BatchTimeout:           5 * time.Millisecond,
 		MaxAttempts:            10,
+		ReadTimeout:            30 * time.Second, // of an answer: what is sent again is there twice
+		WriteTimeout:           30 * time.Second,
 		AllowAutoTopicCreation: true,
 	}
 	defer writer.Close()
@@ -206,8 +208,9 @@ func (segmentio) consume(ctx context.Context, ask *Ask) (map[string]any, error) 
 	}
 	reader := kafka.NewReader(kafka.ReaderConfig{
 		Brokers: []string{ask.Servers}, Topic: ask.Topic, Partition: int(ask.Partition),
-		Dialer:         &kafka.Dialer{ClientID: ask.ClientID, TLS: config, Timeout: 10 * time.Second},
+		Dialer:         &kafka.Dialer{ClientID: ask.ClientID, TLS: config, Timeout: 30 * time.Second},
 		MaxWait:        ms(ask.MaxWaitMs),
+		MaxAttempts:    10,
 		MinBytes:       ask.MinBytes,
 		MaxBytes:       4_000_000,
 		IsolationLevel: isolation,

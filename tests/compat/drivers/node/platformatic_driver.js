@@ -18,6 +18,7 @@ function common (ask) {
     retries: 5,
     retryDelay: 200,
     timeout: 30_000,
+    connectTimeout: 20_000,
     requestTimeout: 60_000
   }
 }
