@@ -6,6 +6,7 @@ absence) after `sync_dir` of its folder. Everything else may be there or not, ea
 
 from __future__ import annotations
 
+import copy
 import errno
 import random
 from collections.abc import Callable, Sequence
@@ -255,6 +256,14 @@ class MemoryDisk:
         self._dead = False
         self.fail = None
 
+    def copied(self, seed: int) -> MemoryDisk:
+        """The disk as it lies here without power: what of it survives is this seed's to say."""
+        assert self._dead
+        other = MemoryDisk(seed=seed, capacity=self.capacity)
+        other.root = copy.deepcopy(self.root)
+        other.operations, other.log, other._dead = self.operations, self.log[:], True
+        return other
+
     def operation(self, what: str, path: str) -> None:
         """A change is asked for: does it happen, fail, or does the power go first?"""
         self.alive()
@@ -280,15 +289,15 @@ class MemoryDisk:
 
     def find(self, path: str) -> _Inode | _Folder:
         """The file or folder at `path`."""
-        node: _Inode | _Folder = self.root
+        node: _Inode | _Folder | None = self.root
         for name in path.split("/"):
             if not name:
                 continue
-            if not isinstance(node, _Folder):
+            if type(node) is not _Folder:
                 raise NotADirectoryError(errno.ENOTDIR, "not a directory", path)
-            if name not in node.names:
+            node = node.names.get(name)
+            if node is None:
                 raise FileNotFoundError(errno.ENOENT, "no such file", path)
-            node = node.names[name]
         return node
 
     def _folder(self, path: str) -> _Folder:
