@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import threading
@@ -39,6 +40,18 @@ def pytest_configure(config: pytest.Config) -> None:
     wanted = os.environ.get("KBROKER_TESTS_ON", "source")
     if (wanted == "compiled") != kbroker.is_compiled():
         raise pytest.UsageError(f"these tests are of the {wanted}, but {kbroker.__file__} is imported")
+
+
+def pytest_sessionstart() -> None:
+    """What is collected stays: that there is ever more of it is no reason for the garbage collector to look at it."""
+    gc.disable()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """From here on the garbage collector looks at what tests make, not at half a million objects that they are made of."""
+    gc.freeze()
+    gc.enable()
 
 
 THREADS_BEFORE = pytest.StashKey[list[threading.Thread]]()
