@@ -410,7 +410,8 @@ class Ledger:
         )
 
     def _commit_many(self, hosted: Hosted, commit: Commit) -> Iterator[None]:
-        """The records of very many offsets are made in slices; the group may be deleted meanwhile, or moved."""
+        """The records of very many offsets are made in slices; the group may be deleted meanwhile, or moved, or be in
+        another generation: what its members have committed by then must not be overwritten by who is none any more."""
         key = OffsetKeys(hosted.group.group_id).key
         records: list[Record] = []
         error = ErrorCode.UNKNOWN_SERVER_ERROR
@@ -419,7 +420,8 @@ class Ledger:
                 records.append((key(topic, partition), offset_value(offset)))
                 if number % OFFSETS_PER_SLICE == 0:
                     yield
-            error = ErrorCode.NOT_COORDINATOR if hosted.gone else ErrorCode.NONE
+            gone = hosted.gone
+            error = ErrorCode.NOT_COORDINATOR if gone else hosted.group.check_commit(commit, self.now())
         finally:
             if error:
                 self._arrived(hosted, commit.offsets)

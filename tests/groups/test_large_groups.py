@@ -273,6 +273,23 @@ def test_a_group_that_is_deleted_before_its_large_commit_is_written_has_none(hou
     assert (ErrorCode.NONE, []) == house.again().listed()
 
 
+def test_a_large_commit_of_a_generation_that_ended_meanwhile_overwrites_nothing(house):
+    """The next generation has committed by then, and was told that it counts."""
+    first = house.join("g", topics=["t"])
+    house.clock.advance(1000)
+    [joined] = first
+    house.sync("g", joined)
+    offsets = {("t", index): 5 for index in range(45)}
+    late = house.commit("g", offsets, generation=1, member=joined.member_id, settle=False)
+
+    house.groups.handle("g", Leave(lambda _: None, (Leaver(joined.member_id, None),)))
+    early = house.commit("g", {T: 7}, settle=False)
+    house.settle()
+
+    assert ([ErrorCode.NONE], [ErrorCode.UNKNOWN_MEMBER_ID]) == (early, late)
+    assert {T: 7} == house.committed("g") == house.again().committed("g")
+
+
 def test_a_large_commit_that_cannot_be_written_down_is_answered(house):
     offsets = {("t", index): house.offset(5, metadata="x" * 40_000) for index in range(45)}
 
