@@ -35,7 +35,15 @@ _XERIAL_HEADER = XERIAL_MAGIC + b"\x00\x00\x00\x01\x00\x00\x00\x01"
 _XERIAL_BLOCK_BYTES = 32 * 1024
 _INT32 = Struct(">i")
 
-_LZ4_INDEPENDENT = 0x20  # in a frame's flags, its fifth byte
+# An lz4 frame's header: magic, flags, block descriptor; then the content's size where a flag says so, and a checksum byte.
+_LZ4_HEADER = Struct("<IBB")
+_LZ4_MAGIC = 0x184D2204
+_LZ4_SIZED, _LZ4_CONTENT_CHECKSUM, _LZ4_BLOCK_CHECKSUM = 0x08, 0x04, 0x10
+_LZ4_INDEPENDENT = 0x20
+_LZ4_VERSION, _LZ4_VERSION_1 = 0xC0, 0x40
+_LZ4_UNKNOWN = 0x03  # flags that Java's reader refuses: a dictionary's id, and a reserved one
+_LZ4_STORED = 0x80000000  # of a block's length: it is not compressed
+_UINT32 = Struct("<I")
 
 _scratches: list[bytearray] = []  # idle ones; list.pop and list.append are atomic, so threads may share it
 
@@ -124,11 +132,7 @@ def _decompress(codec: int, data: memoryview, bytes_max: int) -> tuple[bytearray
 def _into(codec: int, data: memoryview, out: bytearray | mmap) -> int:
     try:
         if codec == LZ4:
-            if len(data) > 4 and not data[4] & _LZ4_INDEPENDENT:
-                raise KafkaError(
-                    ErrorCode.INVALID_RECORD,
-                    "lz4: blocks depend on each other, Java clients cannot read that",
-                )
+            _check_lz4(data)
             return cramjam.lz4.decompress_into(data, out)
         if codec == ZSTD:
             return cramjam.zstd.decompress_into(data, out)
@@ -144,6 +148,33 @@ def _into(codec: int, data: memoryview, out: bytearray | mmap) -> int:
             ErrorCode.INVALID_RECORD, f"{CODEC_NAMES[codec]} cannot be decompressed: {error}"
         ) from None
     raise KafkaError(ErrorCode.INVALID_RECORD, f"unknown compression codec {codec}")
+
+
+def _check_lz4(data: memoryview) -> None:
+    """KafkaError where Java's reader would stop (KIP-57): it takes one frame, of independent blocks, no dictionary."""
+    size = len(data)
+    if size < _LZ4_HEADER.size:
+        raise KafkaError(ErrorCode.INVALID_RECORD, "lz4: header cut off")
+    magic, flags, _ = _LZ4_HEADER.unpack_from(data)
+    if magic != _LZ4_MAGIC or flags & _LZ4_VERSION != _LZ4_VERSION_1 or flags & _LZ4_UNKNOWN:
+        raise KafkaError(ErrorCode.INVALID_RECORD, "lz4: not a frame that Java clients can read")
+    if not flags & _LZ4_INDEPENDENT:
+        raise KafkaError(
+            ErrorCode.INVALID_RECORD, "lz4: blocks depend on each other, Java clients cannot read that"
+        )
+    behind = 4 if flags & _LZ4_BLOCK_CHECKSUM else 0
+    position = _LZ4_HEADER.size + (8 if flags & _LZ4_SIZED else 0) + 1
+    while position + 4 <= size:
+        (block,) = _UINT32.unpack_from(data, position)
+        position += 4
+        if block == 0:  # the end mark
+            position += 4 if flags & _LZ4_CONTENT_CHECKSUM else 0
+            break
+        position += (block & ~_LZ4_STORED) + behind
+    else:
+        raise KafkaError(ErrorCode.INVALID_RECORD, "lz4: the frame is cut off")
+    if position != size:
+        raise KafkaError(ErrorCode.INVALID_RECORD, "lz4: the data does not end with its frame")
 
 
 def _snappy_into(data: memoryview, out: bytearray | mmap) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 import zlib
 
 import cramjam
+import lz4.frame
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -126,6 +128,9 @@ def test_many_frames_in_a_row_stay_bounded(codec):
     """Thousands of small frames or blocks: one after the other, each into what is left of the bound."""
     if codec == SNAPPY:
         packed = xerial(*[bytes(cramjam.snappy.compress_raw(b"x" * 1000))] * 5000)
+    elif codec == LZ4:  # one frame of so many blocks, each as it lies in a frame of its own
+        frame = lz4.frame.compress(b"x" * 1000, block_linked=False, store_size=False)
+        packed = frame[:7] + frame[7:-4] * 5000 + frame[-4:]
     else:
         packed = compress(codec, b"x" * 1000) * 5000
 
@@ -204,6 +209,55 @@ def test_lz4_frames_have_independent_blocks():
     assert compress(LZ4, b"abc")[4] & 0x20
     assert not linked[4] & 0x20
     assert ErrorCode.INVALID_RECORD == code_of(LZ4, linked)
+
+
+SKIPPABLE = b"\x50\x2a\x4d\x18\x03\x00\x00\x00abc"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        compress(LZ4, b"abc") + compress(LZ4, b"def"),
+        compress(LZ4, b"") + compress(LZ4, b"abc"),
+        SKIPPABLE + compress(LZ4, b"abc"),
+        compress(LZ4, b"abc") + SKIPPABLE,
+        compress(LZ4, b"abc")[:-4],
+        compress(LZ4, b"abc") + b"\0",
+        compress(LZ4, b"abc")[:6],
+        b"",
+    ],
+    ids=["two", "empty-first", "skippable-first", "skippable-last", "no-end", "more", "header", "nothing"],
+)
+def test_lz4_is_one_whole_frame(data):
+    """Java's reader ends with the first frame, whatever it is, and asks for nothing behind it."""
+    assert ErrorCode.INVALID_RECORD == code_of(LZ4, data)
+
+
+@pytest.mark.parametrize(
+    "flags", [0x71, 0x72, 0xB0, 0x30], ids=["dictionary", "reserved", "version 2", "version 0"]
+)
+def test_lz4_flags_that_java_does_not_know_are_refused(flags):
+    frame = compress(LZ4, b"abc")
+
+    assert 0x70 == frame[4]
+    assert ErrorCode.INVALID_RECORD == code_of(LZ4, frame[:4] + bytes([flags]) + frame[5:])
+
+
+@pytest.mark.parametrize("size", [0, 3, 70_000, 300_000])
+@pytest.mark.parametrize("block_checksum", [False, True])
+@pytest.mark.parametrize("content_checksum", [False, True])
+@pytest.mark.parametrize("store_size", [False, True])
+def test_lz4_frames_of_other_libraries_are_read(size, block_checksum, content_checksum, store_size):
+    data = random.Random(size).randbytes(size // 2) + bytes(size - size // 2)
+    frame = lz4.frame.compress(
+        data,
+        block_linked=False,
+        block_checksum=block_checksum,
+        content_checksum=content_checksum,
+        store_size=store_size,
+    )
+
+    assert data == decompress(LZ4, frame)
 
 
 def test_gzip_of_other_libraries_is_read():
