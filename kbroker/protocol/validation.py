@@ -415,16 +415,21 @@ class _Examination:
                 while data[at] > 0x7F:
                     at += 1
                 at += 1
-            while data[at] > 0x7F:  # the offset delta
+            byte = data[at]
+            if byte < 0x80:
                 at += 1
-            at += 1
+                offset = (byte >> 1) ^ -(byte & 1)
+            else:
+                offset, at = _varint32(data, at)
+            if compacted and offset != index:  # compaction would not know which record is a key's last
+                raise invalid(f"record {index}: offset {offset} in its batch")
             byte = data[at]
             if byte < 0x80:
                 at += 1
                 key_length = -1 if byte & 1 else byte >> 1
             else:
                 key_length, at = _varint32(data, at)
-            if at > position or at + key_length > position:
+            if at + max(key_length, 0) >= position:  # the value's length follows
                 raise invalid(f"record {index}: key of {key_length} bytes in a record of {length}")
             if compacted and key_length < 0:
                 self._blame(

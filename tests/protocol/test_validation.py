@@ -388,12 +388,25 @@ def test_tombstones_are_taken_by_compacted_topics():
         b"\x0c\x00\x00\x00\xff\xff\xff",  # a key length that does not end
         b"\x0c\x00\x00\x00\xfe\xff\x7f",
         b"\x1e\x00" + b"\xff" * 14,
+        b"\x0e\x00\x00\x00\x06key",  # nothing behind the key
+        b"\x08\x00\x00\x00\x01",  # nothing behind no key
     ],
 )
 def test_a_record_that_is_looked_at_must_hold_its_key(config, body):
     batch = with_fields(with_records(three(), body), count=1, last_offset_delta=0)
 
     assert ErrorCode.INVALID_RECORD == code_of(batch, config)
+
+
+@pytest.mark.parametrize("offset", [b"\x0a", b"\x01", b"\x80\x02"], ids=["5", "-1", "128"])
+def test_records_of_compacted_topics_count_from_zero(offset):
+    """Compaction goes by the offsets in records: one that is not where it stands would never be cleaned."""
+    fields = b"\0\0" + offset + b"\x02k\x02v\0"
+    body = bytes([len(fields) << 1]) + fields
+    batch = with_fields(with_records(three(), body), count=1, last_offset_delta=0)
+
+    assert ErrorCode.INVALID_RECORD == code_of(batch, COMPACTED)
+    assert None is code_of(batch)
 
 
 # --- times
