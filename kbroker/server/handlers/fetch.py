@@ -15,6 +15,9 @@ FIRST_WITH_TOPIC_IDS = 13
 # While a request waits for more partitions than these, its connection is not read from, as in Kafka: of smaller ones a
 # connection may have net.connection.UNANSWERED_MAX, some 10 MB of what they follow.
 WAITING_PARTITIONS_MAX = 100
+# A request waits no longer than this, whatever it says: while its connection is not read from nobody sees that the
+# client has gone. As long as systems keep their half of a closed connection; the default of clients is half a second.
+WAIT_MS_MAX = 60_000
 READ_COMMITTED = 1
 
 
@@ -22,7 +25,7 @@ def handle_fetch(rooms: Rooms, call: Call, request: FetchRequest) -> FetchRespon
     """Fetch: v4-18.
 
     Whole batches below the high watermark, at once if there are `min_bytes` or an error, else when they arrive or
-    after `max_wait_ms`. The first batch goes out even if it is larger than the limits (KIP-74).
+    after `max_wait_ms`, a minute at most. The first batch goes out even if it is larger than the limits (KIP-74).
     A client beyond its quota gets an empty answer with the time to wait, and the same records afterwards (KIP-219).
     read_committed: the last stable offset is the high watermark while there are no transactions.
     v7 sessions (KIP-227) · v9 leader epochs (KIP-320) · v11 rack (this broker is the only replica) · v12 flexible,
@@ -37,7 +40,7 @@ def handle_fetch(rooms: Rooms, call: Call, request: FetchRequest) -> FetchRespon
         found = fetch.look()
         if fetch.is_enough(found) or request.max_wait_ms <= 0 or not session.interests:
             return fetch.answer(found)
-        return fetch.wait(request.max_wait_ms)
+        return fetch.wait(min(request.max_wait_ms, WAIT_MS_MAX))
     except BaseException:
         fetch.let_go()
         raise

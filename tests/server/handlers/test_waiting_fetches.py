@@ -16,7 +16,7 @@ from kbroker.protocol.messages.produce import PartitionProduceData, ProduceReque
 from kbroker.protocol.records import build_batch, decode_records, record, split_batches
 from kbroker.server.apis import APIS
 from kbroker.server.dispatch import Dispatcher, Peer
-from kbroker.server.handlers.fetch import WAITING_PARTITIONS_MAX, handle_fetch
+from kbroker.server.handlers.fetch import WAIT_MS_MAX, WAITING_PARTITIONS_MAX, handle_fetch
 from kbroker.server.rooms import Call
 from kbroker.server.sessions import FetchSessions
 from kbroker.storage.log import COPIED_BATCH_BYTES_MAX
@@ -38,14 +38,21 @@ def house(tmp_path) -> House:
     return one
 
 
-def wait(house: House, connection: FakeConnection, partitions: int, times: int = 1, max_bytes: int = 1 << 20):
+def wait(
+    house: House,
+    connection: FakeConnection,
+    partitions: int,
+    times: int = 1,
+    max_bytes: int = 1 << 20,
+    wait_ms: int = WAIT_MS,
+):
     """A Fetch that names so many partitions, and each so often, and finds nothing in them."""
     asked = [
         FetchPartition(partition=index, fetch_offset=0, partition_max_bytes=max_bytes)
         for index in [*range(partitions)] * times
     ]
     request = FetchRequest(
-        max_wait_ms=WAIT_MS, min_bytes=1, topics=[FetchTopic(topic="topic", partitions=asked)]
+        max_wait_ms=wait_ms, min_bytes=1, topics=[FetchTopic(topic="topic", partitions=asked)]
     )
     later = handle_fetch(house.rooms, Call(12, SimpleNamespace(**CALLER), connection), request)
     assert later.response is None
@@ -80,6 +87,20 @@ def test_its_connection_is_not_read_from_while_it_waits_for_many(house, end):
 
     assert 0 == connection.paused
     assert (end != "lost") == (later.response is not None)
+
+
+@pytest.mark.parametrize("partitions", [1, PARTITIONS])
+def test_no_client_that_has_gone_is_waited_for_longer_than_a_minute(house, partitions):
+    """A connection that is not read from, for a large request or for many small ones, does not see its peer's end."""
+    connection = FakeConnection()
+    later = wait(house, connection, partitions, wait_ms=(1 << 31) - 1)
+
+    house.broker.clock.advance(WAIT_MS_MAX - 1)
+    assert later.response is None
+
+    house.broker.clock.advance(1)
+    assert partitions == len(later.response.responses[0].partitions)
+    assert 0 == connection.paused
 
 
 def test_a_connection_may_have_many_small_ones(house):
