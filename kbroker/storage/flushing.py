@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from kbroker.storage import scan
+from kbroker.storage.segment import DELETED
 
 if TYPE_CHECKING:
     from kbroker.seams import File
@@ -75,30 +76,35 @@ def ended(log: PartitionLog) -> bool:
 
 def again(log: PartitionLog) -> bool:
     """A file was missing: True when that is our doing, then everything not yet vouched for is synced again."""
-    log._in_flight = None
     if not log._cut_in_flight:
+        log._in_flight = None
         return False
     for number, segment in enumerate(log.segments, 1):
         end = log.segments[number].base if number < len(log.segments) else log.written
         if end > log.flushed and not segment.dirty:
             segment.dirty = True
             log._dirty.append(segment)
-    log._names_dirty = True
+    _others_again(log)
     return True
 
 
 def put_off(log: PartitionLog) -> None:
     """A file could not be opened: all that the flush had taken is to be synced by the next one."""
     segments = {segment.file: segment for segment in log.segments}
-    others = []
     for file in log._in_flight or []:
         segment = segments.get(file)
-        if segment is None:
-            others.append(file)
-        elif not segment.dirty:
+        if segment is not None and not segment.dirty:
             segment.dirty = True
             log._dirty.append(segment)
-    sync_also(log, others)
+    _others_again(log)
+
+
+def _others_again(log: PartitionLog) -> None:
+    """A flush came to nothing: how far is not known, so what it had to sync beside the `.log`s waits again.
+
+    Not the `.log`s that are on their way out: they may go at any time, and nobody misses them.
+    """
+    sync_also(log, [file for file in log._in_flight or () if not file.path.endswith((".log", DELETED))])
     log._in_flight = None
     log._names_dirty = log._folder_new = True  # perhaps they are
 

@@ -17,6 +17,8 @@ from kbroker.storage.log import PartitionLog
 from tests.support.memory_disk import MemoryDisk
 from tests.support.storage import TOPIC_ID, TP, Broker, batch, config, region_bytes
 
+OTHER = TopicPartition("orders", 1)
+
 
 class Watcher:
     """Notes what a Partition would be told."""
@@ -371,6 +373,40 @@ def test_a_flush_without_descriptors_is_done_later(
     again.directory.open(0, "cluster")
     log = again.directory.log(tp, TOPIC_ID, config())
     assert (before + 1, False) == (log.end, log.lost)
+
+
+@pytest.mark.parametrize("put_off", [False, True], ids=["", "put-off"])
+def test_a_flush_that_begins_anew_makes_a_new_partition_s_names_durable(
+    disk: MemoryDisk, broker: Broker, put_off: bool
+) -> None:
+    """Rolls remove a snapshot that the flush had to sync: it stops there, before it came to the folder's name."""
+    log = broker.directory.log(OTHER, TOPIC_ID, config(segment_bytes=300))
+
+    def roll(times: int) -> None:
+        for _ in range(times):
+            log.append(batch(b"x" * 200), 0)
+
+    roll(3)
+    broker.turn.run()
+    if put_off:  # the snapshot of this roll comes before the partition's metadata, then
+        roll(1)
+        broker.turn.run()
+        disk.no_descriptors = errno.EMFILE
+        broker.settle()
+        disk.no_descriptors = None
+        broker.clock.advance(1000)
+        broker.turn.run()
+    roll(2)
+    broker.settle()
+    end = log.end
+    assert (end, None) == (log.flushed, broker.directory.failed)
+    disk.crash("none")
+
+    again = Broker(disk)
+    again.directory.open(0, "cluster")
+    log = again.directory.log(OTHER, TOPIC_ID, config(segment_bytes=300))
+
+    assert (end, False) == (log.end, log.lost)
 
 
 def test_a_checkpoint_without_descriptors_is_made_the_next_time(
