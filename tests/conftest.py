@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -36,10 +38,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Tell the helpers what was asked for."""
+    keep_bytecode()
     clients.required = bool(config.getoption("--require-clients"))
     wanted = os.environ.get("KBROKER_TESTS_ON", "source")
     if (wanted == "compiled") != kbroker.is_compiled():
         raise pytest.UsageError(f"these tests are of the {wanted}, but {kbroker.__file__} is imported")
+
+
+def keep_bytecode() -> None:
+    """Where the environment wants no bytecode beside the sources (images for containers do), it lies where `make clean`
+    finds it: each worker, and each of a hundred processes that tests start, would compile everything anew."""
+    if sys.dont_write_bytecode and not sys.pycache_prefix:
+        sys.dont_write_bytecode = False
+        sys.pycache_prefix = str(Path(__file__).parents[1] / ".cache" / "bytecode")
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
 
 
 def pytest_sessionstart() -> None:
