@@ -61,8 +61,13 @@ def anyio_backend():
 )
 
 
-WITHOUT_ASYNCIO = ("-p", "no:asyncio")
-WITH_ASYNCIO = ("-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function")
+# Heavy, and nothing that our fixtures have to do with.
+WITHOUT_HYPOTHESIS = ("-p", "no:hypothesispytest")
+WITHOUT_ASYNCIO = (*WITHOUT_HYPOTHESIS, "-p", "no:asyncio")
+WITH_ASYNCIO = (
+    *WITHOUT_HYPOTHESIS,
+    *("-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function"),
+)
 ALONE = [f"-pno:{name}" for name in ("asyncio", "anyio", "xdist", "timeout", "hypothesispytest")]
 
 
