@@ -101,8 +101,10 @@ def environment(broker):
 
 @pytest.fixture
 def process(environment):
-    """`process("consume", ...)`: a verb as a process of its own."""
+    """`process("consume", ...)`: a verb as a process of its own, which Ctrl-C reaches."""
     running, limits = [], []
+    # what a shell starts in its background ignores Ctrl-C, and so do the processes that it starts
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def start(*args, **options):
         command = [sys.executable, "-P", "-m", "kbroker", *args]
@@ -114,6 +116,7 @@ def process(environment):
         return one
 
     yield start
+    signal.signal(signal.SIGINT, before)
     for limit in limits:
         limit.cancel()
     for one in running:
