@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from kbroker.protocol.messages.configs import DescribeConfigsRequest, DescribeConfigsResource
 from kbroker.protocol.messages.offsets import (
     OffsetFetchRequest,
     OffsetFetchRequestGroup,
@@ -24,6 +25,13 @@ PROGRAMS = Path(__file__).parent / "applications"
 # Application starts are seconds of a JVM's or an interpreter's work, on two cores that others use too.
 WAIT_S = 120.0
 END_S = 60.0
+TOPIC = 2  # a config resource's type
+
+
+def properties(path: Path, values: Mapping[str, str]) -> Path:
+    """A file of Java's properties."""
+    path.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
+    return path
 
 
 class Application:
@@ -100,7 +108,7 @@ def java_application(
 
 
 class Looker:
-    """What a topic holds and a group has committed, read byte by byte: no group of ours gets in the way.
+    """What a topic holds and its configs, what a group has committed: read byte by byte, no group of ours gets in the way.
 
     Each look is a connection of its own, so that the broker may be started anew in between; OSError while it is not there.
     """
@@ -139,3 +147,12 @@ class Looker:
             each.committed_offset
             for each in sorted(told.topics[0].partitions, key=lambda each: each.partition_index)
         ]
+
+    def config(self, topic: str, name: str) -> str | None:
+        """A topic's config, None where the topic is not there."""
+        with RawClient(self._address) as client:
+            resource = DescribeConfigsResource(
+                resource_type=TOPIC, resource_name=topic, configuration_keys=[name]
+            )
+            [result] = client.ask(DescribeConfigsRequest(resources=[resource]), 4).results
+        return None if result.error_code else str(result.configs[0].value)

@@ -12,15 +12,12 @@ from typing import Any
 
 import pytest
 
-from kbroker.protocol.messages.configs import DescribeConfigsRequest, DescribeConfigsResource
-from tests.compat.application import Application, Looker, java_application
+from tests.compat.application import Application, Looker, java_application, properties
 from tests.support.peers import Peer, free_ports
-from tests.support.raw_client import RawClient, address_of
 
 STANDALONE = "org.apache.kafka.connect.cli.ConnectStandalone"
 DISTRIBUTED = "org.apache.kafka.connect.cli.ConnectDistributed"
 FILES = "org.apache.kafka.connect.file.FileStream"
-TOPIC = 2  # a config resource's type
 
 WORKER = {
     "key.converter": "org.apache.kafka.connect.storage.StringConverter",
@@ -29,11 +26,6 @@ WORKER = {
     "offset.flush.interval.ms": "500",
     "task.shutdown.graceful.timeout.ms": "30000",
 }
-
-
-def properties(path: Path, values: Mapping[str, str]) -> Path:
-    path.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
-    return path
 
 
 class Files:
@@ -147,16 +139,6 @@ def sunk(peer: Peer, topic: str) -> list[int]:
     return Looker(peer).committed(f"connect-sink-{topic}", topic, 1)
 
 
-def config_of(peer: Peer, topic: str, name: str) -> str | None:
-    with RawClient(address_of(peer.plain.servers)) as client:
-        resource = DescribeConfigsResource(
-            resource_type=TOPIC, resource_name=topic, configuration_keys=[name]
-        )
-        [result] = client.ask(DescribeConfigsRequest(resources=[resource]), 4).results
-        assert 0 == result.error_code, result.error_message
-        return str(result.configs[0].value)
-
-
 def test_a_distributed_worker_keeps_all_it_knows_in_its_compacted_topics(
     worker: Any, files: Files, peer: Peer, topic: str, rest: str
 ) -> None:
@@ -186,7 +168,7 @@ def test_a_distributed_worker_keeps_all_it_knows_in_its_compacted_topics(
 
     first = worker(DISTRIBUTED, values)
     first.until("it leads its group", lambda: asked(rest, "/connectors"), [])
-    assert ["compact"] * 3 == [config_of(peer, stored, "cleanup.policy") for stored in internal.values()]
+    assert ["compact"] * 3 == [Looker(peer).config(stored, "cleanup.policy") for stored in internal.values()]
     for name, config in files.connectors.items():
         take = partial(asked, rest, f"/connectors/{name}/config", config, method="PUT")
         first.until("it takes a connector, between rebalances", lambda take=take: take()["name"], name)

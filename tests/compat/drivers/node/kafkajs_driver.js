@@ -11,7 +11,7 @@ CompressionCodecs[CompressionTypes.Snappy] = SnappyCodec
 const CODECS = { none: CompressionTypes.None, gzip: CompressionTypes.GZIP, snappy: CompressionTypes.Snappy }
 const TOPIC = 2
 
-function client (ask, retries = 8) {
+function client (ask, retries = 6) {
   return new Kafka({
     clientId: ask.client_id,
     brokers: [ask.servers],
