@@ -456,6 +456,9 @@ class Segment:
                 expected = -1
                 if batch.base >= below:
                     return end, batch.position
+                # a torn batch may be whole but for its offset, which the CRC does not cover either
+                if batch.base < end:
+                    raise scan.Damaged(batch.position, f"offset {batch.base} comes after {end - 1}")
                 # an emptied batch keeps the time of what it held, which no record has any more
                 newest = batch.max_timestamp if batch.records else -1
                 self.took(batch.last, batch.position, 12 + batch.length, newest)

@@ -87,6 +87,48 @@ def test_a_bad_crc_behind_the_recovery_point_cuts_there(disk: MemoryDisk) -> Non
     assert 1 == len(log.segments)
 
 
+def test_a_batch_behind_the_recovery_point_that_lacks_nothing_but_its_offset_is_cut(disk: MemoryDisk) -> None:
+    """It looks as if it began below the point, where nothing is ever cut."""
+    broker, log = start(disk, segment_bytes=1 << 20)
+    fill(broker, log, 5)
+    broker.directory.checkpoint()
+    broker.settle()
+    size = disk.size(LOG)
+    log.append(batch(b"torn"), 0)
+    broker.turn.run()
+    disk.crash("all")
+    disk.find(LOG).data[size : size + 8] = bytes(8)  # type: ignore[union-attr]
+
+    broker, log = start(disk, segment_bytes=1 << 20)
+
+    assert (size, 5, False) == (disk.size(LOG), log.end, log.lost)
+    assert 5 == log.append(batch(b"next"), 1)
+    broker.settle()
+    assert [0, 1, 2, 3, 4, 5] == offsets(log)
+
+
+@pytest.mark.parametrize("policy", ["delete", "compact"])
+def test_an_offset_that_falls_below_the_recovery_point_is_damage_and_nothing_is_cut(
+    disk: MemoryDisk, policy: str
+) -> None:
+    topic = {**SMALL, "cleanup_policy": frozenset({policy})}
+    broker, log = start(disk, **topic)
+    fill(broker, log, 4)
+    broker.directory.checkpoint()
+    broker.settle()
+    fill(broker, log, 8)
+    fourth = log.segments[0].recent_positions[3]
+    size, bases = disk.size(LOG), [segment.base for segment in log.segments]
+    disk.crash("none")
+    disk.find(LOG).data[fourth : fourth + 8] = bytes(8)  # type: ignore[union-attr]
+
+    broker, log = start(disk, **topic)
+
+    assert (size, bases) == (disk.size(LOG), [segment.base for segment in log.segments])
+    assert (12, True) == (log.end, log.lost)
+    assert log.read(11, up_to=12, max_bytes=10_000) is not None
+
+
 def test_whole_segments_behind_damage_are_put_aside_not_removed(disk: MemoryDisk) -> None:
     for number in range(2):
         broker, log = start(disk)
