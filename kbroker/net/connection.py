@@ -1,7 +1,8 @@
 """One connection: frames in, answers out, in order. Knows framing, file regions and back-pressure; not what frames mean.
 
-Views of a frame are valid only inside `on_frame`. Answers stand in a queue in request order: bytes, parts, a `Region`
-of a file, or a `Slot` that somebody fills later; what can be sent is sent once at the end of a turn.
+Views of a frame are valid only inside `on_frame`, or until it is given back by who has called `keep`. Answers stand in a
+queue in request order: bytes, parts, a `Region` of a file, or a `Slot` that somebody fills later; what can be sent is sent
+once at the end of a turn.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ class Connection:
         "_frame_looks",
         "_got",
         "_granted",
+        "_handled",
         "_held",
         "_large",
         "_need",
@@ -136,6 +138,7 @@ class Connection:
         self._charged = 0  # bytes of the budget that this frame has taken
         self._short = False  # the budget has no more for this frame at the moment
         self._frame_looks = 0  # looks that found this frame not whole
+        self._handled: bytearray | mmap | None = None  # the own buffer of the frame that is being handled
         self._large = False  # the last frame had its own buffer
         # bytes of whole frames that were not handled yet, and what came behind them
         self._held: bytes | None = None
@@ -333,14 +336,29 @@ class Connection:
         if need == 4:
             return self._keep(memoryview(body))
         self._large = need > SHARED_SIZE  # smaller ones come several to a read of the shared buffer
+        self._handled = body
         try:
             self._on_frame(self, view, 4, need)
         finally:
             del view
-            charged, self._charged = self._charged, 0
-            self._buffers.give(body)
-            if charged:
-                self._buffers.budget.give(self, charged)
+            if self._handled is not None:  # nobody keeps it
+                self._handled = None
+                charged, self._charged = self._charged, 0
+                self._buffers.give(body)
+                if charged:
+                    self._buffers.budget.give(self, charged)
+
+    def keep(self) -> Kept | None:
+        """The frame that is being handled stays as it is, and what it has taken of the budget stays taken, until the
+        `give_back` of what is returned. None: it lies in the buffer that all use, with READ_SIZE bytes at most.
+
+        For who has paused the connection: until then no other frame of it begins to come.
+        """
+        body, self._handled = self._handled, None
+        if body is None:
+            return None
+        charged, self._charged = self._charged, 0
+        return Kept(self, self._buffers, body, charged)
 
     def _take_step(self) -> bool:
         """Budget for the frame's next bytes; False: `go_on` comes when it has some."""
@@ -622,6 +640,28 @@ class Connection:
         if charged or self._short:
             self._buffers.budget.give(self, charged)
         self._on_close(self, error)
+
+
+class Kept:
+    """A frame's buffer, and what it has taken of the budget, beyond its handling; its connection may end before."""
+
+    __slots__ = ("_body", "_buffers", "_charged", "_connection")
+
+    def __init__(
+        self, connection: Connection, buffers: Buffers, body: bytearray | mmap, charged: int
+    ) -> None:
+        self._connection = connection
+        self._buffers = buffers
+        self._body: bytearray | mmap | None = body
+        self._charged = charged
+
+    def give_back(self) -> None:
+        """Nobody looks at the frame any more. Idempotent."""
+        body, self._body = self._body, None
+        if body is not None:
+            self._buffers.give(body)
+            if self._charged:
+                self._buffers.budget.give(self._connection, self._charged)
 
 
 class _ReadOn:

@@ -47,6 +47,12 @@ class Rooms:
     ]  # a command to the cluster's log; its result once it is durable and applied
 
 
+class Kept(Protocol):
+    """A request's frame, which stays as it is and counts as memory in use."""
+
+    def give_back(self) -> None: ...
+
+
 class Pausable(Protocol):
     """A connection, as far as a handler may touch it. `stamp` sees each response before it is encoded."""
 
@@ -56,6 +62,34 @@ class Pausable(Protocol):
     def pause(self) -> None: ...
 
     def resume(self) -> None: ...
+
+    def keep(self) -> Kept | None: ...
+
+
+class Pause:
+    """A request that takes long: its connection is not read from until `end`, so that what came behind it does not
+    overtake it, and its frame counts as memory in use, since what was made of it is at least as large."""
+
+    __slots__ = ("_connection", "_kept")
+
+    def __init__(self, connection: Pausable | None) -> None:
+        self._connection = connection
+        self._kept: Kept | None = None
+        if connection is not None:
+            connection.pause()
+            self._kept = connection.keep()
+
+    @property
+    def keeps_frame(self) -> bool:
+        """Whether views of the frame stay valid; else it was small, and its buffer is used again at once."""
+        return self._kept is not None
+
+    def end(self) -> None:
+        """Read on. Once."""
+        if self._kept is not None:
+            self._kept.give_back()
+        if self._connection is not None:
+            self._connection.resume()
 
 
 class Caller(Protocol):

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from kbroker.net.slots import Slot
 from kbroker.protocol.frames import encode_response_in_slices
 from kbroker.protocol.wire import Message
-from kbroker.server.rooms import Call, Pausable, breathe
+from kbroker.server.rooms import Call, Pause, breathe
 
 R = TypeVar("R", bound=Message)
 T = TypeVar("T")
@@ -74,11 +74,11 @@ class Awaited(Generic[T]):
 class Large(Generic[R]):
     """A response of so many parts that it is encoded in slices, too. Until then its connection is not read from."""
 
-    __slots__ = ("_connection", "response")
+    __slots__ = ("_pause", "response")
 
-    def __init__(self, response: R, connection: Pausable | None) -> None:
+    def __init__(self, response: R, pause: Pause) -> None:
         self.response = response
-        self._connection = connection
+        self._pause = pause
 
     async def fill(self, slot: Slot) -> None:
         """Encode it into its slot, and read on."""
@@ -99,8 +99,7 @@ class Large(Generic[R]):
 
     def end(self) -> None:
         """Read on."""
-        if self._connection is not None:
-            self._connection.resume()
+        self._pause.end()
 
 
 def in_slices(call: Call, steps: Steps[R]) -> R | Coroutine[Any, Any, Large[R]]:
@@ -113,20 +112,17 @@ def in_slices(call: Call, steps: Steps[R]) -> R | Coroutine[Any, Any, Large[R]]:
     except StopIteration as end:
         response: R = end.value
         return response
-    if call.connection is not None:
-        call.connection.pause()
-    return _rest(first, steps, call.connection)
+    return _rest(first, steps, Pause(call.connection))
 
 
-async def _rest(step: Awaitable[None] | None, steps: Steps[R], connection: Pausable | None) -> Large[R]:
+async def _rest(step: Awaitable[None] | None, steps: Steps[R], pause: Pause) -> Large[R]:
     try:
         while True:
             await (breathe() if step is None else step)
             try:
                 step = next(steps)
             except StopIteration as end:
-                return Large(end.value, connection)
+                return Large(end.value, pause)
     except BaseException:
-        if connection is not None:
-            connection.resume()
+        pause.end()
         raise

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kbroker.errors import ProtocolError
 from kbroker.net import connection as module
 from kbroker.net.buffers import READ_SIZE, SHARED_SIZE, Budget, Buffers
-from kbroker.net.connection import BUDGET_STEP, UNANSWERED_MAX, UNSENT_BYTES_MAX
+from kbroker.net.connection import BUDGET_STEP, UNANSWERED_MAX, UNSENT_BYTES_MAX, Kept
 from kbroker.net.slots import Slot
 from kbroker.protocol.messages.api_versions import ApiVersionsResponse
 from kbroker.storage.log import Region
@@ -618,6 +618,42 @@ def test_a_frame_that_fails_gives_its_budget_back():
 
     assert 1 == len(wire.ends)
     assert BUDGET == wire.buffers.budget.left
+
+
+def test_a_frame_that_is_kept_stays_as_it_is_and_counts_until_it_is_given_back():
+    kept: list[Kept | None] = []
+    frames: list[memoryview] = []
+
+    def keep(connection, view, start, end) -> None:
+        connection.pause()
+        frames.append(view[start:end])
+        kept.append(connection.keep())
+
+    buffers = Buffers(Budget(LARGE))
+    first, second = (Wire(buffers=buffers, frame_size_max=10 << 20, on_frame=keep) for _ in range(2))
+    first.arrive(*pieces_of(1))
+    second.arrive(*pieces_of(2))
+    taken = 2 * (LARGE + 4 - SHARED_SIZE)
+    assert LARGE - taken == buffers.budget.left
+
+    second.connection.close()  # whoever keeps it looks at it all the same
+    assert LARGE - taken == buffers.budget.left
+    assert [large(1), large(2)] == frames
+
+    for each in kept:
+        each.give_back()
+        each.give_back()
+    assert LARGE == buffers.budget.left
+
+
+def test_a_frame_in_the_buffer_of_all_cannot_be_kept():
+    kept: list[Kept | None] = []
+    wire = Wire(lambda wire, body: kept.append(wire.connection.keep()))
+
+    wire.arrive(frame(ONE), frame(ONE) + frame(TWO))
+    wire.arrive(frame(ONE)[:10], frame(ONE)[10:])  # but this one has one of its own
+
+    assert [True, True, True, False] == [each is None for each in kept]
 
 
 class Pending(FakeSocket):

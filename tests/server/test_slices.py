@@ -48,7 +48,7 @@ from kbroker.server.handlers.group_views import (
 from kbroker.server.handlers.offset_fetch import handle_offset_fetch
 from kbroker.server.handlers.offsets import handle_offset_commit
 from kbroker.server.handlers.topic_partitions import handle_describe_topic_partitions
-from kbroker.server.rooms import Call
+from kbroker.server.rooms import Call, Pause
 from kbroker.server.slices import SLICE, Awaited, Large, in_slices
 from tests.server.test_dispatch import House as DispatchHouse
 from tests.support.fake_groups import FakeGroups
@@ -159,7 +159,7 @@ async def test_an_answer_for_a_connection_that_ended_is_not_encoded_to_its_end()
     slot = Slot()
     slot.bind(connection, 4, 1)
 
-    await Large(FindCoordinatorResponse(coordinators=[Coordinator()]), None).fill(slot)
+    await Large(FindCoordinatorResponse(coordinators=[Coordinator()]), Pause(None)).fill(slot)
 
     assert slot.answer is None
 

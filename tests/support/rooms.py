@@ -58,6 +58,9 @@ class FakeConnection:
     def resume(self) -> None:
         self.paused -= 1
 
+    def keep(self) -> None:
+        """Its frames lie in the buffer of all."""
+
 
 class House:
     """One broker's rooms, and the other brokers that a test registers."""

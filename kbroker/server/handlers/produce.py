@@ -25,7 +25,7 @@ from kbroker.replication.partition import (
     Partition,
     Recompression,
 )
-from kbroker.server.rooms import NO_RESPONSE, Call, Later, NoResponse, Rooms, breathe
+from kbroker.server.rooms import NO_RESPONSE, Call, Later, NoResponse, Pause, Rooms, breathe
 
 FIRST_WITH_TOPIC_IDS = 13
 ACKS_NONE, ACKS_LEADER, ACKS_ALL = 0, 1, -1
@@ -83,19 +83,17 @@ EMPTY = memoryview(b"")
 
 
 def _produce_slowly(call: Call, request: ProduceRequest, produce: _Produce) -> Coroutine[Any, Any, Response]:
-    """Big batches: checked in slices, between which the loop serves others. Only this connection stops reading."""
-    copies = [  # now, not when the task begins: the frame's buffer is reused after this call
-        [memoryview(bytearray(_view(data))) for data in topic.partition_data] for topic in request.topic_data
-    ]
-    for topic, copied in zip(request.topic_data, copies, strict=True):
-        for data, records in zip(topic.partition_data, copied, strict=True):
-            data.records = records
-    if call.connection is not None:
-        call.connection.pause()  # now, too: what came behind it in the same read must not overtake it
-    return _produce_in_slices(call, request, produce)
+    """Big batches: checked in slices, between which the loop serves others. Only this connection stops reading, now: what
+    came behind it in the same read must not overtake it."""
+    pause = Pause(call.connection)
+    if not pause.keeps_frame:  # its buffer is reused after this call
+        for topic in request.topic_data:
+            for data in topic.partition_data:
+                data.records = memoryview(bytearray(_view(data)))
+    return _produce_in_slices(request, produce, pause)
 
 
-async def _produce_in_slices(call: Call, request: ProduceRequest, produce: _Produce) -> Response:
+async def _produce_in_slices(request: ProduceRequest, produce: _Produce, pause: Pause) -> Response:
     try:
         for topic in request.topic_data:
             answers = produce.answers_of(topic)
@@ -103,8 +101,7 @@ async def _produce_in_slices(call: Call, request: ProduceRequest, produce: _Prod
                 for work in produce.append_in_slices(topic, data, answers):
                     await (breathe() if work is None else produce.aside.do(work))
     finally:
-        if call.connection is not None:
-            call.connection.resume()
+        pause.end()
     return produce.answer()
 
 
