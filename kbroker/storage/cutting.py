@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from kbroker.observe import logs
@@ -90,8 +89,9 @@ def restart_at(log: PartitionLog, offset: int) -> None:
         log._active = None
         flushing.ends_at(log, offset)
         log.start = log.flushed = log._flushing = offset
+        log.saved_start = min(log.saved_start, offset)
         rolling.roll_at(log, offset)
-        log.directory.points.move_start(log.tp, offset, partial(trimming.start_moved, log))
+        trimming.save_start(log)
     except OSError as error:
         raise _stop(log, error) from error
     log.observer.log_moved()

@@ -141,6 +141,7 @@ class PartitionLog:
         "lost",
         "observer",
         "queued",
+        "saved_start",
         "saved_to",
         "segments",
         "size",
@@ -163,6 +164,8 @@ class PartitionLog:
         self.observer: Observer = NOBODY
         self.segments: list[Segment] = []
         self.start = 0  # first offset that may be read
+        # It is on the disk, as far as this run has put it there: nothing from here on may go. saved_start <= start
+        self.saved_start = 0
         self.end = 0
         self.written = 0
         self.flushed = 0

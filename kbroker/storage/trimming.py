@@ -21,7 +21,7 @@ def delete_before(log: PartitionLog, offset: int, done: Callable[[BaseException 
     """Move the log's start up to `offset`. Readers see it at once; `done` once it is on the disk."""
     assert offset <= log.flushed, f"{log.tp}: {offset} is beyond {log.flushed}"
     log.start = max(log.start, offset)
-    log.directory.points.move_start(log.tp, log.start, partial(start_moved, log, done=done))
+    save_start(log, done)
 
 
 def retain(log: PartitionLog, now_ms: int, high_watermark: int) -> int:
@@ -39,36 +39,48 @@ def retain(log: PartitionLog, now_ms: int, high_watermark: int) -> int:
         return 0
     if count:
         log.start = max(log.start, log.segments[count].base)
-        log.directory.points.move_start(log.tp, log.start, partial(start_moved, log))
+        save_start(log)
     return count
 
 
-def start_moved(
-    log: PartitionLog, error: BaseException | None, done: Callable[[BaseException | None], None] | None = None
+def save_start(log: PartitionLog, done: Callable[[BaseException | None], None] | None = None) -> None:
+    """Put the log's start on the disk, then let go of the segments below it."""
+    log.directory.points.move_start(log.tp, log.start, partial(_start_saved, log, log.start, done))
+
+
+def _start_saved(
+    log: PartitionLog,
+    start: int,
+    done: Callable[[BaseException | None], None] | None,
+    error: BaseException | None,
 ) -> None:
-    """The start is on the disk: the segments below it may go. A crash in between leaves no hole that is read."""
+    """`start` is on the disk: the segments below it may go. A crash in between leaves no hole that is read.
+
+    The log's start may be further by now. After a loss of power it is `start` again, and what lies behind that is read.
+    """
     if error is None and not log.deleted:
+        log.saved_start = max(log.saved_start, min(start, log.start))  # it may have begun anew, lower
         _let_go(log)
     elif error is not None:
-        logger.error("log start not saved", partition=str(log.tp), start=log.start, error=str(error))
+        logger.error("log start not saved", partition=str(log.tp), start=start, error=str(error))
     if done is not None:
         done(error)
 
 
 def _let_go(log: PartitionLog) -> None:
-    """Drop the segments below the start, once the snapshot of their producers and what follows them are on the disk."""
-    directory = log.directory
-    if not retention.below(log.segments, log.start) or log.swap_pending is not None:
+    """Drop the segments below the saved start, once their producers' snapshot and what follows them are on the disk."""
+    directory, start = log.directory, log.saved_start
+    if not retention.below(log.segments, start) or log.swap_pending is not None:
         return  # in a swap: the next round of retention looks again
     if not directory.fsync:
-        _drop_below_start(log)
+        _drop_below(log, start)
     elif log._in_flight is None:  # otherwise those may be in it: retention looks again
         files = flushing.take_others(log)
         if files or log._names_dirty:
             work = partial(_sync, files, directory.disk, log.folder)
-            directory.threads.run(work, partial(_producers_saved, log, files))
+            directory.threads.run(work, partial(_producers_saved, log, start, files))
         else:
-            _drop_below_start(log)
+            _drop_below(log, start)
 
 
 def _sync(files: list[File], disk: Disk, folder: str) -> None:
@@ -77,27 +89,29 @@ def _sync(files: list[File], disk: Disk, folder: str) -> None:
     disk.sync_dir(folder)
 
 
-def _producers_saved(log: PartitionLog, files: list[File], _: None, error: BaseException | None) -> None:
+def _producers_saved(
+    log: PartitionLog, start: int, files: list[File], _: None, error: BaseException | None
+) -> None:
     if log.deleted:
         return
     if error is None:
-        _drop_below_start(log)
+        _drop_below(log, min(start, log.saved_start))
     elif isinstance(error, FileNotFoundError | NotOpened):  # cut meanwhile, or no descriptor: the next time
         flushing.sync_also(log, files)
     else:
         log.directory.fsync_failed(error)
 
 
-def _drop_below_start(log: PartitionLog) -> None:
+def _drop_below(log: PartitionLog, start: int) -> None:
     try:
-        _drop(log)
+        _drop(log, start)
     except OSError as failed:
         logger.warning("segments not deleted", partition=str(log.tp), error=str(failed))
 
 
-def _drop(log: PartitionLog) -> None:
+def _drop(log: PartitionLog, start: int) -> None:
     segments = log.segments
-    count = retention.below(segments, log.start)
+    count = retention.below(segments, start)
     if not count:
         return
     paths = []
@@ -109,7 +123,7 @@ def _drop(log: PartitionLog) -> None:
     del segments[:count]
     log._dirty = [segment for segment in log._dirty if segment not in gone]
     log._cut_in_flight = True
-    logger.info("segments deleted", partition=str(log.tp), segments=count, start=log.start)
+    logger.info("segments deleted", partition=str(log.tp), segments=count, start=start)
     log.directory.remove_later(paths, log.config.file_delete_delay_ms, gone)
-    if log.epochs.delete_before(log.start):
+    if log.epochs.delete_before(start):
         log._epochs_dirty = True
