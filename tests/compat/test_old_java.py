@@ -42,6 +42,7 @@ def class_path(version: str) -> str:
         "-f",
         str(POM),
         f"-Dversion.of.kafka={version}",
+        "-Daether.connector.http.retryHandler.count=10",
         "dependency:copy-dependencies",
     ]
     jars = registry.built(f"old-jars-{version}", [POM], lambda out: [*copy, f"-DoutputDirectory={out}"])
