@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from kbroker.errors import ErrorCode, KafkaError
 from kbroker.groups import news
 from kbroker.groups.alarms import Alarms
-from kbroker.groups.answers import reply, unknown_group
+from kbroker.groups.answers import refusal, reply, unknown_group
 from kbroker.groups.classic import ClassicGroup
 from kbroker.groups.events import (
     Beat,
@@ -71,6 +71,10 @@ OFFSETS_PER_SLICE = 2000
 # Offsets that are forgotten in one go, some milliseconds; to do so for a group costs as much as for some offsets more.
 BURIED_PER_SLICE = 1500
 BURIAL_COST = 6
+# What a member offers stays in memory until its session ends, with or without its connection. As much as so many batches
+# of the groups' topic: clients offer one to four protocols, and what is said in the one that is chosen is written down
+# with what all other members say, as one record. Beyond it the member is refused.
+MEMBER_BATCHES_MAX = 4
 
 _COMMITTED = Committed(ErrorCode.NONE)
 
@@ -299,6 +303,8 @@ class Ledger:
 
     def event(self, group_id: str, event: Join | Sync | Beat | Leave) -> None:
         """Something that a member wants."""
+        if type(event) is Join and self._is_too_large(event):
+            return reply(event.to, refusal(event, ErrorCode.MESSAGE_TOO_LARGE))
         hosted = self.groups.get(group_id)
         if hosted is None:
             if type(event) is not Join or event.member_id:
@@ -306,6 +312,10 @@ class Ledger:
             hosted = self._create(group_id)
         self._handle(hosted, event)
         self._drop_if_nothing(hosted)
+
+    def _is_too_large(self, join: Join) -> bool:
+        offered = sum([len(protocol.metadata) for protocol in join.protocols])
+        return offered > MEMBER_BATCHES_MAX * self.shard.partition.config.max_message_bytes
 
     def tick(self, hosted: Hosted) -> None:
         """Its alarm has rung."""

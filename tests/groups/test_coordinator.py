@@ -11,8 +11,8 @@ from kbroker.cluster.names import GROUPS_TOPIC
 from kbroker.errors import ErrorCode
 from kbroker.groups import coordinator
 from kbroker.groups.coordinator import FETCHED_PER_SLICE, spread
-from kbroker.groups.events import Beat, Beaten, Leave, Leaver, Left, Sync, Synced
-from kbroker.groups.ledger import REASONS_MAX, Ledger
+from kbroker.groups.events import Beat, Beaten, Joined, Leave, Leaver, Left, Protocol, Sync, Synced
+from kbroker.groups.ledger import MEMBER_BATCHES_MAX, REASONS_MAX, Ledger
 from kbroker.groups.records import Unreadable
 from tests.support.groups import GroupHouse
 
@@ -319,6 +319,21 @@ def test_a_member_of_a_group_that_nobody_knows_is_unknown(house):
 def test_a_refused_join_leaves_no_group(house):
     assert ErrorCode.INVALID_SESSION_TIMEOUT == house.join("g", session_timeout_ms=1)[0].error
     assert (ErrorCode.NONE, []) == house.listed()
+
+
+def test_a_member_may_offer_as_much_as_some_batches_of_the_groups_topic():
+    """It stays in memory for as long as its session lasts, whatever becomes of its connection."""
+    house = GroupHouse(topic={"max.message.bytes": "1000"})
+    most = 1000 * MEMBER_BATCHES_MAX
+    half = Protocol("range", bytes(most // 2))
+
+    def join(rest: bytes) -> list[Joined]:
+        return house.join("g", protocols=(half, Protocol("sticky", rest)))
+
+    [refused] = join(bytes(most // 2 + 1))
+    assert (ErrorCode.MESSAGE_TOO_LARGE, (ErrorCode.NONE, [])) == (refused.error, house.listed())
+    [joined] = join(bytes(most // 2))
+    assert (ErrorCode.NONE, 1) == (joined.error, joined.generation)
 
 
 def test_a_member_that_never_comes_back_with_its_id_leaves_no_group(house):
