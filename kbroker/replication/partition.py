@@ -343,16 +343,19 @@ class Partition:
         if target < 0 or target > self.high_watermark:
             raise KafkaError(ErrorCode.OFFSET_OUT_OF_RANGE)
         log = self.log
-        if target <= log.start:
+        if target <= log.saved_start:
             return done(log.start, None)
+        before = log.start
 
         def moved(error: BaseException | None) -> None:
             if error is not None:
                 return done(-1, KafkaError(ErrorCode.KAFKA_STORAGE_ERROR, str(error)))
             done(log.start, None)
 
+        # Also where somebody has asked before: that may be on its way, or it failed.
         log.delete_before(target, moved)
-        self._tell_watchers()
+        if log.start != before:
+            self._tell_watchers()
 
     def retain(self, now_ms: int) -> None:
         """Let old segments go as the topic's config says, and producers that were silent for long."""

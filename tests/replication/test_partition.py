@@ -776,3 +776,45 @@ def test_a_start_that_cannot_be_saved_is_told(three):
     three.settle()
 
     assert [(-1, STORAGE)] == done
+
+
+def test_what_is_on_its_way_is_said_to_be_deleted_when_it_is_durable_whoever_asks(three):
+    done, bell = [], Bell()
+    three.partition.delete_records(2, lambda low, error: done.append(("first", low, error)))
+    three.partition.watch(bell)
+    three.partition.delete_records(2, lambda low, error: done.append(("again", low, error)))
+    three.partition.delete_records(1, lambda low, error: done.append(("less", low, error)))
+
+    assert ([], 0) == (done, bell.rings)
+    three.settle()
+    assert [("first", 2, None), ("again", 2, None), ("less", 2, None)] == done
+    assert 2 == three.crash(epoch=1).log.start
+
+
+def test_a_start_that_could_not_be_saved_is_saved_when_it_is_asked_for_again(three):
+    done = []
+    three.disk.fail = lambda what, path: errno.ENOSPC if "log-start" in path else None
+    for _ in range(2):
+        three.partition.delete_records(2, lambda low, error: done.append((low, error.code)))
+        three.settle()
+    three.disk.fail = None
+    three.partition.delete_records(2, lambda low, error: done.append((low, error)))
+    three.settle()
+
+    assert [(-1, STORAGE), (-1, STORAGE), (2, None)] == done
+    assert 2 == three.crash(epoch=1).log.start
+
+
+def test_a_start_that_a_killed_process_left_is_durable_before_it_is_said_to_be(three):
+    three.partition.delete_records(2, lambda low, error: None)
+    three.broker.threads.step()  # the checkpoint has its name, the folder is not synced
+    three.broker.directory.abandon()
+    again, done = Stand(three.disk, epoch=1), []
+    assert 2 == again.log.start
+
+    again.partition.delete_records(2, lambda low, error: done.append((low, error)))
+    while not done:
+        again.flush()
+
+    assert [(2, None)] == done
+    assert 2 == again.crash(epoch=2).log.start
