@@ -119,6 +119,14 @@ def _tell(waiter: Waiter, error: ErrorCode) -> None:
         log.exception("whoever waited failed to hear how it ended", raised, ended=error.name)
 
 
+def _tell_moved(watcher: Watcher) -> None:
+    """Tell one; the others are told whatever it makes of that."""
+    try:
+        watcher.partition_moved()
+    except Exception as raised:  # a door: as above
+        log.exception("a watcher failed to hear that a partition moved", raised)
+
+
 class Partition:
     """A hosted partition. `lead` makes it serve; every change of role raises or replaces the epoch."""
 
@@ -498,4 +506,4 @@ class Partition:
         watchers, self._watchers = self._watchers, None
         if watchers is not None:
             for watcher in watchers:
-                watcher.partition_moved()
+                _tell_moved(watcher)

@@ -26,6 +26,14 @@ def stand() -> Stand:
     return Stand()
 
 
+@pytest.fixture
+def three(stand: Stand) -> Stand:
+    for name in "abc":
+        stand.send(name)
+    stand.settle()
+    return stand
+
+
 def refused(call, *args, **named) -> ErrorCode:
     with pytest.raises(KafkaError) as caught:
         call(*args, **named)
@@ -715,15 +723,31 @@ def test_whoever_unwatched_is_not_told(stand):
     assert (0, 1) == (bell.rings, other.rings)
 
 
+@pytest.mark.parametrize("how", ["flush", "deletion", "epoch", "drop"])
+def test_a_watcher_that_fails_does_not_keep_the_others_from_hearing(three, how):
+    class Broken(Bell):
+        def partition_moved(self) -> None:
+            raise RuntimeError("a watcher's own fault")
+
+    bells = [Bell(), Broken(), Bell()]
+    for bell in bells:
+        three.partition.watch(bell)
+
+    if how == "flush":
+        three.send("d")
+    elif how == "deletion":
+        three.partition.delete_records(1, lambda low, error: None)
+    elif how == "epoch":
+        three.partition.lead(NODE, 1, (NODE,), 1)
+    else:
+        three.partition.drop(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION)
+    three.settle()
+
+    assert [1, 0, 1] == [bell.rings for bell in bells]
+    assert (how != "drop") is three.partition.is_leader
+
+
 # -- deleting records
-
-
-@pytest.fixture
-def three(stand: Stand) -> Stand:
-    for name in "abc":
-        stand.send(name)
-    stand.settle()
-    return stand
 
 
 def test_deleted_records_are_gone_at_once_and_done_is_said_when_that_is_durable(three):
