@@ -91,12 +91,13 @@ def recover(
     first = max((at for at, each in enumerate(segments) if each.size and each.base <= point), default=0)
     first = max(first, retention.below(segments, start))  # some of those below were removed, perhaps
     found.end = segments[first].base
-    at = first
+    at, taken_out = first, False
     while at < len(segments):
         segment = segments[at]
         if at > first and segment.base != found.end and not (found.gaps and segment.base > found.end):
             why = f"its first offset is {segment.base}, {found.end} is next"
             _drop(disk, folder, segments, at, found.end, why)
+            taken_out = True
             break
         found.end = max(found.end, segment.base)
         found.checked.append(segment)
@@ -109,6 +110,7 @@ def recover(
             continue
         if damage is not None:
             _cut(disk, folder, segments, at, damage, found.end, fsync=fsync)
+            taken_out = True
             break
         at += 1
     for segment in found.checked:
@@ -119,7 +121,7 @@ def recover(
             found.written += segment.save(closing=segment is not segments[-1])
             segment.unload()
             segment.release()
-    if fsync and at < len(segments):
+    if fsync and taken_out:
         disk.sync_dir(folder)
     return found
 

@@ -318,3 +318,36 @@ def test_a_snapshot_of_another_history_is_not_used(disk: MemoryDisk) -> None:
     _, log = start(disk)
 
     assert 1 == log.producers.producers[3].sent[-1].last_sequence
+
+
+def put_back(disk: MemoryDisk, path: str, content: bytes) -> None:
+    """A power cut has kept this file, of all that was not synced."""
+    file = disk.open(path, create=True)
+    file.append([content])
+    file.sync()
+    disk.sync_dir("/data/orders-0")
+
+
+def end_without(disk: MemoryDisk, kept: str) -> None:
+    """One record is acknowledged. The power goes after a roll: the next record is lost, a file behind it is not."""
+    broker, log = start(disk)
+    log.append(batch(b"a", producer_id=7, producer_epoch=0, base_sequence=0), 0)
+    broker.settle()
+    broker.directory.checkpoint()
+    broker.settle()
+    log.append(batch(b"b", producer_id=7, producer_epoch=0, base_sequence=1), 0)
+    log.roll()
+    log.append(batch(b"c", producer_id=-1), 0)
+    broker.turn.run()
+    content = disk.read(f"/data/orders-0/{kept}")
+    disk.crash("none")
+    put_back(disk, f"/data/orders-0/{kept}", content)
+
+
+def test_a_segment_that_a_start_put_aside_stays_there_when_the_power_goes(disk: MemoryDisk) -> None:
+    second = "00000000000000000002.log"
+    end_without(disk, second)
+    start(disk)
+    disk.crash("none")
+
+    assert [f"{second}.0-stray"] == [name for name in disk.list("/data/orders-0") if name.startswith(second)]
