@@ -351,3 +351,43 @@ def test_a_segment_that_a_start_put_aside_stays_there_when_the_power_goes(disk: 
     disk.crash("none")
 
     assert [f"{second}.0-stray"] == [name for name in disk.list("/data/orders-0") if name.startswith(second)]
+
+
+def test_a_snapshot_that_a_start_removed_vouches_for_nothing_when_the_power_goes_again(
+    disk: MemoryDisk,
+) -> None:
+    """It would, once its offset is below the end of another history: a retry would be answered, and be nowhere."""
+    end_without(disk, "00000000000000000002.snapshot")
+    broker, log = start(disk)
+    assert (1, 1) == (log.flushed, log.end)
+    for _ in range(3):
+        log.append(batch(b"other", producer_id=-1), 1)
+    broker.settle()
+    assert 4 == log.flushed
+    disk.crash("none")
+
+    _, log = start(disk)
+
+    assert 4 == log.end
+    assert log.check_sequence(batch(b"b", producer_id=7, producer_epoch=0, base_sequence=1)) is None
+
+
+def test_what_is_flushed_behind_a_damaged_segment_is_there_when_the_power_goes(disk: MemoryDisk) -> None:
+    broker, log = start(disk)
+    fill(broker, log, 3)
+    broker.directory.checkpoint()
+    broker.settle()
+    disk.crash("none")
+    content = disk.read(LOG)
+    disk.remove(LOG)
+    put_back(disk, LOG, content[:-110] + bytes(110))  # over the last batch's length and magic
+    broker, log = start(disk)
+    assert ([0, 3], True) == ([segment.base for segment in log.segments], log.lost)
+    fill(broker, log, 2, epoch=1)
+    assert 5 == log.flushed
+    disk.crash("none")
+
+    _, log = start(disk)
+
+    assert [0, 3] == [segment.base for segment in log.segments]
+    assert 5 == log.end
