@@ -63,7 +63,7 @@ def handle_describe_configs(
 
     Topics, this broker, groups and client metrics: every option with its value and where that comes from; of all brokers
     ("") only what was set; of this broker's loggers their levels. Groups and client metrics need not exist. No keys, or
-    none named, means all; keys that do not exist are left out. Secrets are sent as null.
+    none named, means all; else they are answered in that order, without those that do not exist. Secrets are sent as null.
     v1 sources and synonyms (KIP-226) · v3 types and documentation (KIP-569) · v4 flexible
     """
     rows = _Rows(rooms, request)
@@ -114,7 +114,7 @@ class _Rows:
 
     def of(self, asked: DescribeConfigsResource) -> list[DescribeConfigsResourceResult]:
         """The rows of a resource, not to be changed; KafkaError where there is none."""
-        keys = frozenset(asked.configuration_keys or ())
+        keys = tuple(dict.fromkeys(asked.configuration_keys or ()))
         kind, name = asked.resource_type, asked.resource_name
         if kind == ResourceType.TOPIC:
             overrides = self._overrides(name)
@@ -126,7 +126,7 @@ class _Rows:
             return self._of_anything(kind, name, keys)
         if kind == ResourceType.BROKER_LOGGER:
             _check_broker(self._rooms, name, "Broker id must not be empty")
-            return list(logger_rows(keys))
+            return list(logger_rows(frozenset(keys)))
         if kind != ResourceType.BROKER:
             raise KafkaError(ErrorCode.INVALID_REQUEST, f"Resources of type {kind} have no configs here.")
         if name == ALL_BROKERS:
@@ -134,7 +134,9 @@ class _Rows:
         _check_broker(self._rooms, name)
         return self._rows((kind, name, keys), keys, self._rooms.settings.describe_broker)
 
-    def _of_anything(self, kind: int, name: str, keys: frozenset[str]) -> list[DescribeConfigsResourceResult]:
+    def _of_anything(
+        self, kind: int, name: str, keys: tuple[str, ...]
+    ) -> list[DescribeConfigsResourceResult]:
         """A group or a subscription: any name has its configs, whether it exists or not."""
         if not name:
             what = "Group" if kind == ResourceType.GROUP else "Client metrics subscription"
@@ -151,17 +153,24 @@ class _Rows:
         return state.topic_config(topic)
 
     def _rows(
-        self, made_of: tuple[object, ...], keys: frozenset[str], describe: Callable[[], list[ConfigRow]]
+        self, made_of: tuple[object, ...], keys: tuple[str, ...], describe: Callable[[], list[ConfigRow]]
     ) -> list[DescribeConfigsResourceResult]:
         made = self._made.get(made_of)
         if made is None:
             synonyms, documentation = self._request.include_synonyms, self._request.include_documentation
             made = self._made[made_of] = [
                 _result(row, synonyms=synonyms, documentation=documentation)
-                for row in describe()
-                if not keys or row.name in keys
+                for row in _picked(describe(), keys)
             ]
         return made
+
+
+def _picked(rows: list[ConfigRow], keys: tuple[str, ...]) -> list[ConfigRow]:
+    """Those that are named, in that order: programs find them by their places, as KafkaJS's tests do."""
+    if not keys:
+        return rows
+    named = {row.name: row for row in rows}
+    return [named[key] for key in keys if key in named]
 
 
 def _check_broker(rooms: Rooms, name: str, empty: str = "") -> None:

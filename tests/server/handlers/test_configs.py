@@ -76,6 +76,21 @@ async def test_keys_choose_options_and_unknown_ones_are_left_out(house):
     assert {"retention.ms", "cleanup.policy"} == set(values)
 
 
+@pytest.mark.parametrize(
+    "kind, name, one, two",
+    [
+        (TOPIC, "t", "cleanup.policy", "retention.ms"),
+        (BROKER, "1", "default.replication.factor", "num.partitions"),
+        (GROUP, "g", "consumer.session.timeout.ms", "consumer.heartbeat.interval.ms"),
+    ],
+)
+async def test_options_are_answered_in_the_order_asked_for(house, kind, name, one, two):
+    """KafkaJS reads those that it named by their places; Kafka's order happens to be the one it asks in."""
+    results = await describe(house, (kind, name, [one, two, one]), (kind, name, [two, one]))
+
+    assert [[one, two], [two, one]] == [[each.name for each in result.configs] for result in results]
+
+
 async def test_resources_are_answered_in_order_also_twice(house):
     results = await describe(
         house, (TOPIC, "t", ["retention.ms"]), (TOPIC, "no", None), (TOPIC, "t", ["segment.ms"])
