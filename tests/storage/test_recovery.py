@@ -372,6 +372,28 @@ def test_a_snapshot_that_a_start_removed_vouches_for_nothing_when_the_power_goes
     assert log.check_sequence(batch(b"b", producer_id=7, producer_epoch=0, base_sequence=1)) is None
 
 
+def test_a_snapshot_that_a_truncation_removed_vouches_for_nothing_when_the_power_goes(
+    disk: MemoryDisk,
+) -> None:
+    broker, log = start(disk)
+    for number in range(2):
+        log.append(batch(b"a", producer_id=7, producer_epoch=0, base_sequence=number), 0)
+    broker.settle()
+    broker.directory.close()  # in the middle of a segment: no other file goes with that snapshot
+    broker, log = start(disk)
+    log.truncate_to(1)
+    for _ in range(3):
+        log.append(batch(b"other", producer_id=-1), 1)
+    broker.settle()
+    assert 4 == log.flushed
+    disk.crash("none")
+
+    _, log = start(disk)
+
+    assert 4 == log.end
+    assert log.check_sequence(batch(b"a", producer_id=7, producer_epoch=0, base_sequence=1)) is None
+
+
 def test_what_is_flushed_behind_a_damaged_segment_is_there_when_the_power_goes(disk: MemoryDisk) -> None:
     broker, log = start(disk)
     fill(broker, log, 3)
