@@ -52,8 +52,8 @@ class ProducerStates:
 
     def __init__(self) -> None:
         self.producers: dict[int, Producer] = {}
-        # A snapshot has each producer's newest batch only: this reads the ones before it from the log. Called once,
-        # when a batch comes that is neither known nor next: it may be a retry from before the stop.
+        # A snapshot has each producer's newest batch only: this reads the ones before it from the log. Called when a
+        # batch comes that is neither known nor next (it may be a retry from before the stop), until it does not raise.
         self.recall: Callable[[ProducerStates], None] | None = None
         # what producers touched since the last `settled` were before (None: unknown): a failed write goes back to it
         self._before: dict[int, Producer | None] = {}
@@ -61,7 +61,8 @@ class ProducerStates:
     def check(self, producer_id: int, epoch: int, first: int, count: int) -> int | None:
         """Whether a batch may be appended: None, or the base offset of the batch that it repeats.
 
-        KafkaError INVALID_PRODUCER_EPOCH for an older epoch, OUT_OF_ORDER_SEQUENCE_NUMBER for a gap.
+        KafkaError INVALID_PRODUCER_EPOCH for an older epoch, OUT_OF_ORDER_SEQUENCE_NUMBER for a gap. OSError when
+        that cannot be told: what the log holds had to be read.
         """
         known = self.producers.get(producer_id)
         if known is None:
@@ -81,8 +82,8 @@ class ProducerStates:
         expected = (known.sent[-1].last_sequence + 1) % SEQUENCES if known.sent else 0
         if first != expected:
             if self.recall is not None:
-                recall, self.recall = self.recall, None
-                recall(self)
+                self.recall(self)
+                self.recall = None
                 return self.check(producer_id, epoch, first, count)
             why = f"producer {producer_id} sends sequence {first}, {expected} is next"
             raise KafkaError(ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER, why)

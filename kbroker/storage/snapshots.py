@@ -145,12 +145,12 @@ def _scan(states: ProducerStates, segments: list[Segment], offset: int, end: int
 
 
 def _recall(segments: list[Segment], offset: int, states: ProducerStates) -> None:
-    """Tell `states` of the batches right before the snapshot at `offset`."""
+    """Tell `states` of the batches right before the snapshot at `offset`. OSError when they could not be read now."""
     found: list[scan.Batch] = []
     for reach in RECALL_BYTES:
         try:
             found = list(_before(segments, offset, reach))
-        except (scan.Damaged, OSError) as error:
+        except scan.Damaged as error:
             log.warning("earlier batches of producers not read", below=offset, why=str(error))
             return
         if len(found) >= RECALL_BATCHES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 
 import pytest
@@ -134,6 +135,24 @@ def test_damage_before_the_snapshot_leaves_what_is_known() -> None:
 
     assert ErrorCode.OUT_OF_ORDER_SEQUENCE_NUMBER == caught.value.code
     assert 10 == send(log, 5)
+
+
+def test_a_retry_that_comes_while_nothing_can_be_opened_is_recognised_later() -> None:
+    disk = MemoryDisk()
+    broker, log = start(disk)
+    for number in range(6):
+        send(log, number)
+    stop(broker)
+    _, log = start(disk)
+    assert log.producers.recall is not None
+
+    disk.no_descriptors = errno.EMFILE
+    for _ in range(2):
+        with pytest.raises(OSError, match="not opened"):
+            send(log, 2)
+    disk.no_descriptors = None
+
+    assert 4 == send(log, 2)
 
 
 @pytest.mark.parametrize("keep", ["none", "torn", "all"])
