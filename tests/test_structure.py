@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,6 +28,11 @@ MAY_OPEN = {
 }
 
 
+@cache
+def parsed(path):
+    return ast.parse(path.read_text())
+
+
 def name_of(path):
     return path.relative_to(ROOT).as_posix()
 
@@ -44,7 +50,7 @@ def run_python(code, **environment):
 
 
 def test_every_module_says_what_it_is():
-    silent = [name_of(path) for path in MODULES if not ast.get_docstring(ast.parse(path.read_text()))]
+    silent = [name_of(path) for path in MODULES if not ast.get_docstring(parsed(path))]
 
     assert [] == silent
 
@@ -76,7 +82,7 @@ def test_only_the_disk_opens_data_files():
         name = name_of(path)
         if any(name == allowed or name.startswith(f"{allowed}/") for allowed in MAY_OPEN):
             continue
-        calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        calls = [node for node in ast.walk(parsed(path)) if isinstance(node, ast.Call)]
         found = [ast.unparse(call.func) for call in calls if opens_a_file(call.func)]
         if found:
             opened[name] = found
