@@ -22,7 +22,7 @@ PEER ?= kbroker
 # Seconds after which a stage of `make test` is given up.
 UNIT_LIMIT ?= 600
 FAULTS_LIMIT ?= 600
-COMPAT_LIMIT ?= 1800
+COMPAT_LIMIT ?= 2700
 
 # ON=compiled runs the broker, unit, faults and compat on the build of `make compiled`, not on the sources.
 ON ?= source
