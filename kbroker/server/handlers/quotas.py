@@ -28,8 +28,9 @@ from kbroker.server.rooms import Call, Rooms
 
 EXACT, DEFAULT, SPECIFIED = range(3)  # how a filter matches names
 
-# The largest value of each key, None where fractions are allowed.
-OF_CLIENTS: dict[str, int | None] = {PRODUCE: LONG_MAX, FETCH: LONG_MAX, REQUEST: None, MUTATION: None}
+# The largest value of each key, None where fractions are allowed. Answers have them in this order, that of
+# Kafka's hash table for up to three: there are programs that compare whole answers.
+OF_CLIENTS: dict[str, int | None] = {FETCH: LONG_MAX, MUTATION: None, REQUEST: None, PRODUCE: LONG_MAX}
 OF_ADDRESSES: dict[str, int | None] = {CONNECTION: INT_MAX}
 # A whole number may be that much more than one.
 FRACTION_MAX = 1e-6
@@ -103,7 +104,9 @@ def _matches(entity: QuotaEntity, names: dict[str, tuple[str | None, ...]], *, s
 def _entry(entity: QuotaEntity, values: dict[str, float]) -> EntryData:
     return EntryData(
         entity=[EntityData(entity_type=type, entity_name=name) for type, name in entity],
-        values=[ValueData(key=key, value=value) for key, value in sorted(values.items())],
+        values=[
+            ValueData(key=key, value=values[key]) for key in (*OF_CLIENTS, *OF_ADDRESSES) if key in values
+        ],
     )
 
 

@@ -16,7 +16,7 @@ from kbroker.protocol.messages.quotas import (
 from kbroker.server.handlers.quotas import handle_alter_client_quotas, handle_describe_client_quotas
 from tests.support.rooms import House
 
-PRODUCE, REQUEST = "producer_byte_rate", "request_percentage"
+PRODUCE, FETCH, REQUEST = "producer_byte_rate", "consumer_byte_rate", "request_percentage"
 MUTATION, CONNECTION = "controller_mutation_rate", "connection_creation_rate"
 INVALID = ErrorCode.INVALID_REQUEST
 EXACT, DEFAULT, SPECIFIED = 0, 1, 2
@@ -131,6 +131,15 @@ async def test_quotas_count_from_the_answer_on(house):
     await alter(house, entry([ANNE], (PRODUCE, 1.0)))
 
     assert 1.0 == house.quotas.limit_of(PRODUCE, "anne", "app").value
+
+
+@pytest.mark.parametrize("left_out", [FETCH, MUTATION, REQUEST, PRODUCE])
+async def test_up_to_three_values_are_in_the_order_of_kafkas_hash_table(house, left_out):
+    """@platformatic/kafka compares whole answers in its suite."""
+    in_order = [key for key in (FETCH, MUTATION, REQUEST, PRODUCE) if key != left_out]
+    await alter(house, entry([ANNE], *((key, 1.0) for key in sorted(in_order))))
+
+    assert in_order == list((await described(house))[(ANNE,)])
 
 
 @pytest.fixture
