@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from kbroker.observe import logs
 from kbroker.seams import NotOpened
+from kbroker.storage import trimming
 from kbroker.storage.segment import Segment, segment_name
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ Done = Callable[[bool], None]
 class Swap:
     """One swap in progress: `log.swap_pending` while it is."""
 
-    __slots__ = ("cleaned", "done", "fresh", "gone", "old", "truncations")
+    __slots__ = ("cleaned", "done", "fresh", "gone", "lets_go", "old", "truncations")
 
     def __init__(self, cleaned: Cleaned, truncations: int, done: Done) -> None:
         self.cleaned = cleaned
@@ -44,6 +45,7 @@ class Swap:
         self.fresh: Segment | None = None  # the new segment, once it is served
         self.old: list[Segment] = []  # those that it replaced...
         self.gone: list[str] = []  # ... and their files' last names
+        self.lets_go = False  # segments below the log's start wait for its end to go
 
 
 def begin(log: PartitionLog, cleaned: Cleaned, truncations: int, done: Done) -> None:
@@ -179,6 +181,8 @@ def _name(log: PartitionLog, swap: Swap) -> None:
 def _finish(log: PartitionLog, swap: Swap) -> None:
     log.swap_pending = None
     _tidy(log, swap)
+    if swap.lets_go:
+        trimming.let_go(log)
     swap.done(True)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from kbroker.observe import logs
 from kbroker.seams import NotOpened
 from kbroker.storage import flushing, retention, scan
+from kbroker.storage.snapshots import SUFFIX
 
 if TYPE_CHECKING:
     from kbroker.seams import Disk, File
@@ -60,25 +61,30 @@ def _start_saved(
     """
     if error is None and not log.deleted:
         log.saved_start = max(log.saved_start, min(start, log.start))  # it may have begun anew, lower
-        _let_go(log)
+        let_go(log)
     elif error is not None:
         logger.error("log start not saved", partition=str(log.tp), start=start, error=str(error))
     if done is not None:
         done(error)
 
 
-def _let_go(log: PartitionLog) -> None:
-    """Drop the segments below the saved start, once their producers' snapshot and what follows them are on the disk."""
+def let_go(log: PartitionLog) -> None:
+    """Drop the segments below the saved start, once their producers' snapshot and what follows them are on the disk.
+
+    In a swap: at its end. A flush in progress is not waited for, as under load there always is one.
+    """
     directory, start = log.directory, log.saved_start
-    if not retention.below(log.segments, start) or log.swap_pending is not None:
-        return  # in a swap: the next round of retention looks again
-    if not directory.fsync:
+    if not retention.below(log.segments, start):
+        return
+    if log.swap_pending is not None:
+        log.swap_pending.lets_go = True
+    elif not directory.fsync:
         _drop_below(log, start)
-    elif log._in_flight is None:  # otherwise those may be in it: retention looks again
-        files = flushing.take_others(log)
-        if files or log._names_dirty:
-            work = partial(_sync, files, directory.disk, log.folder)
-            directory.threads.run(work, partial(_producers_saved, log, start, files))
+    else:
+        snapshots = [file for file in flushing.unsynced_others(log) if file.path.endswith(SUFFIX)]
+        if snapshots or log._names_dirty or log._in_flight is not None:
+            work = partial(_sync, snapshots, directory.disk, log.folder)
+            directory.threads.run(work, partial(_producers_saved, log, start, snapshots))
         else:
             _drop_below(log, start)
 
@@ -90,16 +96,19 @@ def _sync(files: list[File], disk: Disk, folder: str) -> None:
 
 
 def _producers_saved(
-    log: PartitionLog, start: int, files: list[File], _: None, error: BaseException | None
+    log: PartitionLog, start: int, snapshots: list[File], _: None, error: BaseException | None
 ) -> None:
-    if log.deleted:
+    directory = log.directory
+    if log.deleted or directory.failed is not None:
         return
     if error is None:
-        _drop_below(log, min(start, log.saved_start))
-    elif isinstance(error, FileNotFoundError | NotOpened):  # cut meanwhile, or no descriptor: the next time
-        flushing.sync_also(log, files)
-    else:
-        log.directory.fsync_failed(error)
+        if log.swap_pending is not None:
+            log.swap_pending.lets_go = True
+        elif all(directory.disk.exists(file.path) for file in snapshots):
+            _drop_below(log, min(start, log.saved_start))
+        # otherwise newer ones have taken their places, and are not synced: retention looks again
+    elif not isinstance(error, FileNotFoundError | NotOpened):  # gone likewise, or no descriptor: as well
+        directory.fsync_failed(error)
 
 
 def _drop_below(log: PartitionLog, start: int) -> None:

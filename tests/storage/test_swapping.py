@@ -327,13 +327,32 @@ def test_records_may_be_deleted_in_the_middle(broker, steps):
 
     log.delete_before(log.segments[-1].base, errors.append)
     broker.settle()
-    log.retain(broker.clock.wall_ms(), log.end)
-    broker.settle()
 
     assert [None] == errors
     assert 1 == len(log.segments)
     assert log.segments[0].base == log.start
     assert 1 == len(swap.answers)
+
+
+def test_a_swap_that_begins_while_segments_are_on_their_way_out_comes_to_its_end_before_they_go(broker):
+    log = filled(broker)
+    [cleaned] = made(broker, log, job(log, last=-2, segment_bytes=10_000))
+    log.roll()  # what follows the segments is to be synced before they go
+    log.delete_before(log.segments[-2].base, lambda error: None)
+    broker.threads.step()
+    broker.threads.step()
+    answers: list[bool] = []
+    assert 1 == len(broker.threads.waiting)
+
+    log.swap(cleaned, log.truncations, answers.append)
+    for _ in range(3):  # the first of them is that sync
+        broker.threads.step()
+    assert [] == answers
+    broker.settle()
+
+    assert [True] == answers
+    assert log.saved_start == log.segments[0].base
+    assert log.broken is None
 
 
 def test_segments_that_retention_took_are_not_swapped(broker):
