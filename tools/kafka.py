@@ -240,6 +240,7 @@ class Kafka:
     def start(self, *, wait: bool = True) -> None:
         """Start the broker and, unless told otherwise, wait until its port answers."""
         assert self._process is None, "already running"
+        _refuse_taken(self.port, self.tls_port, self.controller_port)
         self.prepare()
         command = java(
             "kafka.Kafka", str(self._server_properties), heap=self._heap, log4j=self.folder / "log4j2.xml"
@@ -338,6 +339,19 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _refuse_taken(*ports: int) -> None:
+    """Who listens there would be taken for the Kafka that is started."""
+    for port in filter(None, ports):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                raise KafkaUnavailable(
+                    f"port {port} cannot be had ({error.strerror}): choose another"
+                ) from None
 
 
 def _note(broker: Kafka) -> None:

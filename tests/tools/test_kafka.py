@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -58,3 +59,13 @@ def test_a_tls_listener_comes_with_a_certificate(tmp_path):
     assert "SSL://127.0.0.1:9093" in properties["advertised.listeners"]
     assert "KEY\nCHAIN\n" == (tmp_path / "server.pem").read_text()
     assert "3" == properties["num.partitions"]
+
+
+def test_a_port_where_somebody_else_listens_is_refused(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+
+        with pytest.raises(kafka.KafkaUnavailable, match=f"port {port} cannot be had"):
+            kafka.Kafka(port=port, folder=tmp_path).start()
+
+    assert [] == list(tmp_path.glob("*.properties"))
