@@ -32,7 +32,7 @@ LOGS_PER_STEP = 200
 Done = Callable[[BaseException | None], None]
 
 
-class _Stale:
+class Stale:
     """Deleted partitions that one of the files still names, and that it stops naming once it is written anew."""
 
     __slots__ = ("_named", "_while_written")
@@ -86,7 +86,7 @@ class Checkpointer:
         self.recovery: dict[TopicPartition, int] = {}  # no file says more than this
         self.starts: dict[TopicPartition, int] = {}
         self.watermarks: dict[TopicPartition, int] = {}  # hints: min(this, log end)
-        self._stale = {name: _Stale() for name in (RECOVERY_FILE, STARTS_FILE, WATERMARKS_FILE)}
+        self._stale = {name: Stale() for name in (RECOVERY_FILE, STARTS_FILE, WATERMARKS_FILE)}
         self._running = False
         self._void = False  # what a thread is preparing is out of date
         self._todo: list[PartitionLog] = []
@@ -262,9 +262,11 @@ class Checkpointer:
                 self._stale[name].add(tp)
 
     def made_anew(self, tp: TopicPartition) -> None:
-        """A new log is about to be made: the files must not say of it what was true of a deleted one."""
+        """A new log is about to be made: no file must say of it what was true of a deleted one. Durable when this
+        returns."""
         if any(tp in stale for stale in self._stale.values()):
             self.name_no_deleted()
+        self._directory.cleaned.made_anew(tp)
 
     def name_no_deleted(self) -> None:
         """Write the files that name deleted partitions. Durable when this returns."""

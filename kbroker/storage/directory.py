@@ -110,6 +110,11 @@ class LogDirectory:
         self._seen: dict[TopicPartition, UUID] = {}
 
     @property
+    def taken(self) -> bool:
+        """It is open: nobody else writes in it."""
+        return self._lock is not None
+
+    @property
     def unchecked(self) -> bool:
         """The stop before was not clean, and not all that it left has been checked yet."""
         return bool(self._unchecked)
