@@ -41,7 +41,7 @@ class _TakenBack(Exception):
 
 
 class _NotBegun(Exception):
-    """A compaction failed before anything took the journal's place."""
+    """A compaction failed before the new journal had its name: no start may find one, and the old one goes on."""
 
 
 class LocalLog:
@@ -72,6 +72,7 @@ class LocalLog:
         self._refusal: KafkaError | None = None  # nothing is taken any more
         self._closed = False
         self._cut_to: int | None = None  # what the journal holds beyond was answered with an error
+        self._names_dirty = False  # the folder is to be synced before anything in the journal counts
         self.state = ClusterState()
         self._index = 0  # the last entry written
         self._snapshot_index = 0
@@ -149,6 +150,10 @@ class LocalLog:
                 return
             size = file.size
             try:
+                self._sync_names()
+            except NotOpened as error:
+                raise _TakenBack(str(error)) from error
+            try:
                 if self._cut_to is not None:
                     size = self._cut_to
                     self._cut()
@@ -178,6 +183,11 @@ class LocalLog:
         if self._fsync:
             self._file.sync()
         self._cut_to = None
+
+    def _sync_names(self) -> None:
+        if self._names_dirty:
+            self._disk.sync_dir(self._folder)
+            self._names_dirty = False
 
     def _written(
         self, group: list[_Pending], entries: list[journal.Entry], error: BaseException | None
@@ -254,31 +264,49 @@ class LocalLog:
 
     def _start_from(self, index: int, state: bytes) -> File:
         """A snapshot and an empty journal behind it, durable before anything older goes."""
-        disk, folder = self._disk, self._folder
         try:
-            self._write_snapshot(index, state)
+            # first what needs room or a descriptor: a snapshot without it is of no use
+            new = self._write_beside("journal.new", journal.JOURNAL_HEADER)
+            snapshot = self._write_beside("snapshot.new", journal.snapshot_file(index, TERM, state))
+            self._disk.rename(snapshot.path, f"{self._folder}/{journal.snapshot_name(index)}")
+            self._name_journal(new, index + 1)
         except OSError as error:
             raise _NotBegun(str(error)) from error
-        new = self._new_journal(index + 1)  # its sync of the folder makes the snapshot's name durable too
-        for name in disk.list(folder):
-            older = journal.index_of(name, "journal"), journal.index_of(name, "snapshot")
-            if (older[0] is not None and older[0] <= index) or (older[1] is not None and older[1] < index):
-                disk.remove(f"{folder}/{name}")
+        # From here on a start goes on in the new journal, and what is written to the old one would be lost.
+        try:
+            self._sync_names()
+        except NotOpened as error:  # nothing is written to it before that has been done
+            logger.warning("cluster log's folder is synced later", why=str(error))
+        else:
+            self._remove_older(index)
         return new
 
-    def _write_snapshot(self, index: int, state: bytes) -> None:
-        disk = self._disk
-        temporary = f"{self._folder}/snapshot.new"
-        if disk.exists(temporary):
-            disk.remove(temporary)
-        file = disk.open(temporary, create=True)
+    def _remove_older(self, index: int) -> None:
+        """What the snapshot holds, too. What stays is passed over at a start, and goes after the next compaction."""
+        disk, folder = self._disk, self._folder
         try:
-            file.append([journal.snapshot_file(index, TERM, state)])
+            for name in disk.list(folder):
+                older = journal.index_of(name, "journal"), journal.index_of(name, "snapshot")
+                if (older[0] is not None and older[0] <= index) or (
+                    older[1] is not None and older[1] < index
+                ):
+                    disk.remove(f"{folder}/{name}")
+        except OSError as error:
+            logger.warning("older files of the cluster log not removed", why=str(error))
+
+    def _write_beside(self, name: str, content: bytes) -> File:
+        """A synced file that no start reads until it has another name."""
+        disk, path = self._disk, f"{self._folder}/{name}"
+        if disk.exists(path):
+            disk.remove(path)
+        file = disk.open(path, create=True)
+        try:
+            file.append([content])
             if self._fsync:
                 file.sync()
         finally:
             file.close()
-        disk.rename(temporary, f"{self._folder}/{journal.snapshot_name(index)}")
+        return file
 
     def _compacted(self, index: int, size: int, made: list[File], error: BaseException | None) -> None:
         if error is None:
@@ -301,16 +329,16 @@ class LocalLog:
             self._go_on()
 
     def _new_journal(self, first_index: int) -> File:
-        path = f"{self._folder}/{journal.journal_name(first_index)}"
-        file = self._disk.open(path, create=True)
-        if file.size:
-            file.truncate(0)
-        file.append([journal.JOURNAL_HEADER])
-        if self._fsync:
-            # before a group is written behind it: a torn header with entries after it would look like damage
-            file.sync()
-            self._disk.sync_dir(self._folder)
+        file = self._write_beside("journal.new", journal.JOURNAL_HEADER)
+        self._name_journal(file, first_index)
         return file
+
+    def _name_journal(self, file: File, first_index: int) -> None:
+        """Its header is synced already: a torn one with entries behind it would look like damage. `_sync_names` follows."""
+        path = f"{self._folder}/{journal.journal_name(first_index)}"
+        self._disk.rename(file.path, path)
+        file.path = path
+        self._names_dirty = self._fsync
 
     def _open(self) -> None:
         disk, folder = self._disk, self._folder
@@ -318,6 +346,8 @@ class LocalLog:
             disk.mkdir(folder)
             if self._fsync:
                 disk.sync_dir(folder.rpartition("/")[0])
+        # They may have survived in the page cache only. Without them an older journal says the same, until more is written.
+        self._names_dirty = self._fsync
         names = disk.list(folder)
         self._read_snapshot(names)
         firsts = sorted(
@@ -335,8 +365,17 @@ class LocalLog:
                     f"{folder}/{journal.snapshot_name(self._index)}", "its journal is missing"
                 )
             self._file = self._new_journal(1)
-            return
-        self._read_journal(usable[-1])
+        else:
+            for first in firsts[len(usable) :]:
+                self._remove_begun(first)
+            self._read_journal(usable[-1])
+
+    def _remove_begun(self, first_index: int) -> None:
+        """Remove a journal whose snapshot a loss of power took: the next snapshot would have a start go on in it."""
+        path = f"{self._folder}/{journal.journal_name(first_index)}"
+        if journal.read_journal(self._disk.read(path), path).entries:
+            raise journal.damaged(path, "what comes before is missing")
+        self._disk.remove(path)
 
     def _read_snapshot(self, names: list[str]) -> None:
         indexes = [

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from kbroker.cluster import commands as c
-from kbroker.cluster.journal import Entry, frame, journal_name, snapshot_name
+from kbroker.cluster.journal import JOURNAL_HEADER, Entry, frame, journal_name, snapshot_name
 from kbroker.cluster.local import LocalLog
 from kbroker.cluster.state import ClusterState
 from kbroker.config import ConfigOp
@@ -300,49 +300,136 @@ def test_commands_wait_for_a_compaction_and_are_done_after_it():
 
 
 def until_compaction(alone):
-    while not any("snapshot.new" in path for _, path in alone.disk.log) and len(alone.answers) < 100:
+    before = len(alone.disk.log)
+    while not any(".new" in path for _, path in alone.disk.log[before:]) and len(alone.answers) < 100:
         alone.do(ids())
 
 
+@pytest.mark.parametrize("of", ["snapshot", "journal"])
 @pytest.mark.parametrize("what", ["create", "append", "sync", "rename"])
-def test_a_compaction_that_fails_before_it_took_a_place_is_tried_later(what):
+def test_a_compaction_that_fails_before_it_took_a_place_is_tried_later(what, of):
     disk = new_disk()
     alone = Alone(disk, journal_bytes_max=200)
-    disk.fail = lambda did, path: errno.ENOSPC if did == what and "snapshot.new" in path else None
+    before = len(disk.log)
+    disk.fail = lambda did, path: errno.ENOSPC if did == what and f"{of}.new" in path else None
     until_compaction(alone)
     first = len(alone.answers)
     alone.do(*[ids() for _ in range(20)])
-    tries = len([path for did, path in disk.log if did == what and "snapshot.new" in path])
+    tries = len([path for did, path in disk.log[before:] if did == what and f"{of}.new" in path])
     disk.fail = None
     alone.do(*[ids() for _ in range(20)])
 
     assert 1 < tries < 20
     assert list(range(0, 10 * (first + 40), 10)) == alone.answers
     assert alone.log.status.snapshot_index > first
+    assert 2 == len(disk.list(FOLDER))
     assert 10 * (first + 40) == Alone(crashed(disk)).log.state.next_producer_id
 
 
 @pytest.mark.parametrize("keep", ["none", "torn", "all"])
 def test_a_power_cut_after_a_failed_compaction_loses_nothing(keep):
-    for what in ("append", "rename"):
-        disk = new_disk()
+    for what in ("create", "append", "sync", "rename"):
+        for of in ("snapshot", "journal"):
+            for seed in range(10):
+                disk = new_disk(seed)
+                alone = Alone(disk, journal_bytes_max=200)
+                disk.fail = lambda did, path, what=what, of=of: (
+                    errno.EIO if did == what and f"{of}.new" in path else None
+                )
+                until_compaction(alone)
+                alone.do(ids(), ids())
+                assert 10 * len(alone.answers) == Alone(crashed(disk, keep)).log.state.next_producer_id
+
+
+@pytest.mark.parametrize("keep", ["none", "torn", "all"])
+def test_without_descriptors_for_its_folder_a_new_journal_takes_nothing_until_there_are_some(keep):
+    for seed in range(10):
+        disk = new_disk(seed)
         alone = Alone(disk, journal_bytes_max=200)
-        disk.fail = lambda did, path, what=what: errno.EIO if did == what and "snapshot.new" in path else None
+        disk.fail = no_descriptors_from(disk, "rename", "journal.new")
+        until_compaction(alone)
+        done = len(alone.answers)
+        [refused] = alone.do(ids())
+        assert ErrorCode.KAFKA_STORAGE_ERROR == refused.code
+        disk.fail = disk.no_descriptors = None
+        assert [10 * done, 10 * done + 10] == alone.do(ids(), ids())
+
+        assert 10 * done + 20 == Alone(crashed(disk, keep)).log.state.next_producer_id
+
+
+def no_descriptors_from(disk, what, of):
+    def fail(did, path):
+        if did == what and of in path:
+            disk.no_descriptors = errno.EMFILE
+
+    return fail
+
+
+@pytest.mark.parametrize("keep", ["none", "torn", "all"])
+def test_what_could_not_be_removed_after_a_compaction_is_passed_over(keep):
+    for seed in range(10):
+        disk = new_disk(seed)
+        alone = Alone(disk, journal_bytes_max=200)
+        disk.fail = lambda what, path: errno.EIO if what == "remove" and ".0" in path else None
         until_compaction(alone)
         alone.do(ids(), ids())
         assert 10 * len(alone.answers) == Alone(crashed(disk, keep)).log.state.next_producer_id
 
 
-def test_a_compaction_that_fails_in_the_middle_stops_the_log_and_loses_nothing():
+def test_a_failed_sync_of_the_folder_stops_the_log_and_loses_nothing():
     disk = new_disk()
     alone = Alone(disk, journal_bytes_max=200)
-    disk.fail = lambda what, path: (
-        errno.ENOSPC if what == "create" and "journal" in path and path != FIRST else None
-    )
+    disk.fail = lambda what, path: errno.EIO if what == "sync_dir" else None
     until_compaction(alone)
 
     assert "not compacted" in alone.log.status.failed
     assert alone.log.state.next_producer_id == Alone(crashed(disk)).log.state.next_producer_id
+
+
+def test_a_failed_sync_of_the_folder_when_there_are_descriptors_again_stops_the_log():
+    disk = new_disk()
+    alone = Alone(disk, journal_bytes_max=200)
+    disk.fail = no_descriptors_from(disk, "rename", "journal.new")
+    until_compaction(alone)
+    disk.no_descriptors = None
+    disk.fail = lambda what, path: errno.EIO if what == "sync_dir" else None
+    alone.do(ids())
+    disk.fail = None
+
+    assert ErrorCode.KAFKA_STORAGE_ERROR == alone.do(ids())[0].code
+    assert "not written" in alone.log.status.failed
+
+
+def test_a_journal_whose_snapshot_a_power_cut_took_does_not_take_the_old_ones_place_later():
+    """Its name was on the disk, the snapshot's was not: a start goes on in the old journal."""
+    disk = new_disk()
+    alone = Alone(disk)
+    alone.do(ids(), ids())
+    begun = f"{FOLDER}/{journal_name(alone.log.status.index + 1)}"
+    disk.open(begun, create=True).append([JOURNAL_HEADER])
+    disk.crash("all")
+
+    again = Alone(disk, journal_bytes_max=200)
+    disk.fail = lambda what, path: errno.EIO if what == "rename" and "journal.new" in path else None
+    while not any(name.startswith("snapshot.0") for name in disk.list(FOLDER)):
+        again.do(ids())
+
+    assert 10 * (2 + len(again.answers)) == Alone(crashed(disk, "all")).log.state.next_producer_id
+    assert not disk.exists(begun)
+
+
+def test_a_journal_with_entries_whose_snapshot_is_missing_stops_the_start():
+    disk = new_disk()
+    alone = Alone(disk)
+    alone.do(ids())
+    later = alone.log.status.index + 2
+    disk.open(f"{FOLDER}/{journal_name(later)}", create=True).append(
+        [JOURNAL_HEADER, frame([Entry(later, 1, c.encode(ids()))], synced_before=True)]
+    )
+    disk.crash("all")
+
+    with pytest.raises(StartError, match="what comes before is missing"):
+        Alone(disk)
 
 
 @pytest.mark.parametrize("missing", ["journal", "snapshot"])
@@ -383,6 +470,20 @@ def test_what_a_start_has_shown_stays_when_the_power_goes_after_it():
 
     assert 10 == Alone(disk).log.state.next_producer_id
     assert 10 == Alone(crashed(disk)).log.state.next_producer_id
+
+
+def test_the_names_that_a_start_has_found_stay_when_the_power_goes_after_it():
+    """A process that is killed before it has synced its folder leaves them in the page cache only."""
+    disk = new_disk()
+    alone = Alone(disk, journal_bytes_max=200)
+    disk.fail = no_descriptors_from(disk, "rename", "journal.new")
+    until_compaction(alone)
+    disk.fail = disk.no_descriptors = None
+
+    again = Alone(disk)
+    again.do(ids())
+
+    assert again.log.state.next_producer_id == Alone(crashed(disk)).log.state.next_producer_id
 
 
 # Crash points -------------------------------------------------------------------------------------------------------
