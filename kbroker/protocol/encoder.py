@@ -105,10 +105,7 @@ def compile_encoder(cls: type[Message], version: int) -> Any:
 
 
 def compile_sliced_encoder(cls: type[Message], version: int, elements: int) -> Any:
-    """`encode(message) -> Generator[None, None, bytes]`, which pauses behind each so many elements of arrays.
-
-    Not of a class that has records.
-    """
+    """As `compile_encoder`, but a generator that returns it, and pauses behind each so many elements of arrays."""
     return _Encoder(cls, version, slice_elements=elements).compile()
 
 
@@ -134,8 +131,9 @@ class _Encoder:
         if _shares(self.cls):
             source.add("known = {}")
         if self.slice_elements:
-            assert not self.parts, "records are not copied"
-            source.add("done = []", f"k = {self.slice_elements}", "if not k:", " yield")
+            source.add(f"k = {self.slice_elements}", "if not k:", " yield")
+            if not self.parts:
+                source.add("done = []")
         self.write_struct(self.cls, "m")
         if self.parts:
             source.add("if o:", " parts.append(b''.join(o))", "return parts")
@@ -327,7 +325,8 @@ class _Encoder:
         source.add(f"for {item} in {items}:")
         source.depth += 1
         if self.slice_elements:
-            source.add("k -= 1", "if not k:", " done.append(b''.join(o))", " o.clear()")
+            done = "parts" if self.parts else "done"
+            source.add("k -= 1", "if not k:", f" {done}.append(b''.join(o))", " o.clear()")
             source.add(f" k = {self.slice_elements}", " yield")
         if isinstance(of, type):
             self.write_struct(of, item)

@@ -122,10 +122,13 @@ def encode_response(message: Message, version: int, correlation_id: int) -> byte
 
 def encode_response_in_slices(
     message: Message, version: int, correlation_id: int
-) -> Generator[None, None, bytes]:
-    """The same, with pauses, of a message that has no records."""
+) -> Generator[None, None, bytes | list[Part]]:
+    """The same, with pauses."""
     body = yield from encode_in_slices(message, version)
-    return _response_header(message, version, correlation_id, len(body)) + body
+    if type(body) is bytes:
+        return _response_header(message, version, correlation_id, len(body)) + body
+    body[0] = _response_header(message, version, correlation_id, sum(map(len, body))) + body[0]
+    return body  # type: ignore[no-any-return]  # made by encode_in_slices
 
 
 def _response_header(message: Message, version: int, correlation_id: int, size: int) -> bytes:

@@ -16,15 +16,15 @@ ELEMENTS_PER_SLICE = 2000
 _encoders: dict[tuple[type[Message], int], Any] = {}  # by class and layout; compiled on first use
 
 
-def encode_in_slices(message: Message, version: int) -> Generator[None, None, bytes]:
-    """The message as bytes; it has no records, and stays as it is meanwhile. ValueError as of `codec.encode_body`."""
+def encode_in_slices(message: Message, version: int) -> Generator[None, None, Any]:
+    """What `codec.encode_body` returns (a message with records may have more parts of the same bytes), and raises. The
+    message stays as it is meanwhile."""
     cls = type(message)
     key = cls, same_layout(cls, version)
     encoder = _encoders.get(key)
     if encoder is None:
         encoder = _encoders[key] = compile_sliced_encoder(*key, ELEMENTS_PER_SLICE)
     try:
-        body: bytes = yield from encoder(message)
+        return (yield from encoder(message))
     except (struct_error, AttributeError, TypeError) as error:
         raise ValueError(f"{cls.__name__} v{version}: {error}") from error
-    return body
