@@ -156,6 +156,29 @@ class Hosted:
             found.update(dict.fromkeys((topic, at) for topic, at, _ in offsets if wanted(topic)))
         return list(found)
 
+    def where_under_way(self) -> set[Where]:
+        """Partitions that the log is about to hold an offset for."""
+        return {(topic, at) for offsets in (self.under_way or {}).values() for topic, at, _ in offsets}
+
+
+class _Forgetting:
+    """An OffsetDelete while it is done: called with the outcome of each slice, and with that of all of them together."""
+
+    __slots__ = ("_error", "_to", "answers", "left")
+
+    def __init__(self, to: Any) -> None:
+        self._to = to
+        self._error = ErrorCode.NONE
+        self.answers: list[ErrorCode] = []
+        self.left = 1  # outcomes to come
+
+    def __call__(self, error: ErrorCode) -> None:
+        self._error = self._error or error
+        self.left -= 1
+        if not self.left:
+            answers = () if self._error else tuple(self.answers)
+            reply(self._to, Forgotten(told(self._error), answers))
+
 
 class _Found:
     """A group while the log is read."""
@@ -466,23 +489,47 @@ class Ledger:
         hosted = self.groups.get(group_id)
         if hosted is None or hosted.group.state == "Dead":
             return reply(what.to, Forgotten(ErrorCode.GROUP_ID_NOT_FOUND))
+        if not_now := _why_nothing_is_forgotten(hosted):
+            return reply(what.to, Forgotten(not_now))
+        self._parts.work.take(self._forget(hosted, what))
+
+    def _forget(self, hosted: Hosted, what: ForgetOffsets) -> Iterator[None]:
+        """Slice by slice: members may come meanwhile, and the group may be deleted or moved. What of it was forgotten by
+        then stays forgotten."""
+        forgetting = _Forgetting(what.to)
+        error = ErrorCode.UNKNOWN_SERVER_ERROR
+        try:
+            for at in range(0, len(what.partitions), BURIED_PER_SLICE):
+                if at:
+                    yield
+                error = self._forget_some(hosted, what.partitions[at : at + BURIED_PER_SLICE], forgetting)
+                if error:
+                    break
+            else:
+                error = ErrorCode.NONE
+        finally:
+            forgetting(error)
+
+    def _forget_some(
+        self, hosted: Hosted, partitions: tuple[Where, ...], forgetting: _Forgetting
+    ) -> ErrorCode:
+        if error := _why_nothing_is_forgotten(hosted):
+            return error
         group = hosted.group
-        if group.deletable() and group.protocol_type != "consumer":
-            return reply(what.to, Forgotten(ErrorCode.NON_EMPTY_GROUP))
-        read = {topic: is_subscribed(group, topic) for topic, _ in what.partitions}
-        answers = tuple(
-            ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC if read[topic] else ErrorCode.NONE
-            for topic, _ in what.partitions
-        )
-        there = set(hosted.where(lambda topic: not read.get(topic, True)))
-        wanted = [each for each in what.partitions if each in there]
-        if not wanted:
-            return reply(what.to, Forgotten(ErrorCode.NONE, answers))
-
-        def done(error: ErrorCode) -> None:
-            reply(what.to, Forgotten(told(error), () if error else answers))
-
-        self._bury(hosted, wanted, done)
+        read = {topic: is_subscribed(group, topic) for topic in {topic for topic, _ in partitions}}
+        forgetting.answers += [
+            ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC if read[topic] else ErrorCode.NONE for topic, _ in partitions
+        ]
+        there, under_way = hosted.offsets, hosted.where_under_way()
+        wanted = [
+            where
+            for where in partitions
+            if not read[where[0]] and (where in under_way or there.get(*where) is not None)
+        ]
+        if wanted:
+            forgetting.left += 1
+            self._bury(hosted, wanted, forgetting)
+        return ErrorCode.NONE
 
     def _bury(
         self, hosted: Hosted, where: Iterable[Where], done: Callable[[ErrorCode], None] | None = None
@@ -586,6 +633,14 @@ class Ledger:
             return self._remove(hosted, self._unanswered)
         if old:
             self._bury(hosted, old)
+
+
+def _why_nothing_is_forgotten(hosted: Hosted) -> ErrorCode:
+    if hosted.gone:
+        return ErrorCode.NOT_COORDINATOR
+    group = hosted.group
+    no_consumers = group.deletable() and group.protocol_type != "consumer"
+    return ErrorCode.NON_EMPTY_GROUP if no_consumers else ErrorCode.NONE
 
 
 def is_other(topic_id: bytes, current: bytes | None) -> bool:

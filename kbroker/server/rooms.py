@@ -72,22 +72,27 @@ class Pause:
 
     __slots__ = ("_connection", "_kept")
 
-    def __init__(self, connection: Pausable | None) -> None:
+    def __init__(self, connection: Pausable | None, *, keep: bool = True) -> None:
         self._connection = connection
         self._kept: Kept | None = None
         if connection is not None:
             connection.pause()
-            self._kept = connection.keep()
+            if keep:
+                self._kept = connection.keep()
 
     @property
     def keeps_frame(self) -> bool:
         """Whether views of the frame stay valid; else it was small, and its buffer is used again at once."""
         return self._kept is not None
 
-    def end(self) -> None:
-        """Read on. Once."""
+    def drop_frame(self) -> None:
+        """Nothing of the frame is needed any more; what comes may take long."""
         if self._kept is not None:
             self._kept.give_back()
+
+    def end(self) -> None:
+        """Read on. Once."""
+        self.drop_frame()
         if self._connection is not None:
             self._connection.resume()
 

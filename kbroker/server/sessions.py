@@ -205,8 +205,21 @@ class FetchSession:
         An incremental answer names only partitions with records, an error, or another watermark or start than told.
         """
         found = Found()
+        self.look_at(list(self.ready), found, partitions, max_bytes, incremental=incremental)
+        return found
+
+    def look_at(
+        self,
+        interests: list[Interest],
+        found: Found,
+        partitions: Replicas,
+        max_bytes: int,
+        *,
+        incremental: bool,
+    ) -> None:
+        """Add what these of the ready partitions have."""
         ready = self.ready
-        for interest in list(ready):
+        for interest in interests:
             room = max_bytes - found.size
             data = interest.look(partitions, max(room, 0), at_least_one=not found.size)
             size = 0 if data.records is None else len(data.records)
@@ -227,7 +240,6 @@ class FetchSession:
                 elif interest.is_news(data):
                     self.untold[interest] = None
                     found.answers.append((interest, data))
-        return found
 
     def add_untold(self, found: Found, partitions: Replicas) -> None:
         """KIP-227: an answer names whatever moved since the last one, also what was looked at before the wait."""
@@ -235,12 +247,16 @@ class FetchSession:
             return
         for interest, _ in found.answers:
             self.untold.pop(interest, None)
-        for interest in self.untold:
+        self.add(list(self.untold), found, partitions)
+        self.untold.clear()
+
+    def add(self, untold: list[Interest], found: Found, partitions: Replicas) -> None:
+        """Add where these stand, if the reader does not know."""
+        for interest in untold:
             data = interest.look(partitions, 0, at_least_one=False)
             if data.error_code or interest.is_news(data):
                 data.records = b""
                 found.answers.append((interest, data))
-        self.untold.clear()
 
     def all_ready(self) -> None:
         """Look at every partition next, in the reader's order."""
@@ -251,9 +267,9 @@ class FetchSession:
         for interest in self.ready:
             interest.watch()
 
-    def told(self, found: Found) -> None:
-        """The answer with `found` leaves: remember what the reader knows."""
-        for interest, data in found.answers:
+    def told(self, answers: list[tuple[Interest, PartitionData]]) -> None:
+        """The answer with these leaves: remember what the reader knows."""
+        for interest, data in answers:
             interest.sent_watermark = data.high_watermark
             interest.sent_start = data.log_start_offset
 
@@ -274,20 +290,21 @@ class FetchSessions:
         self._clock = clock
         self._random = random
         self._sessions: dict[int, FetchSession] = {}  # least recently used first
+        self._out: set[int] = set()  # ids of those that were taken out
 
     def __len__(self) -> int:
-        return len(self._sessions)
+        return len(self._sessions) + len(self._out)
 
     def open(self) -> FetchSession | None:
         """A new session, or None where no slot is free."""
         now = self._clock.monotonic()
-        if len(self._sessions) >= self._slots:
+        if len(self) >= self._slots:
             oldest = next(iter(self._sessions.values()), None)
             if oldest is None or now - oldest.used < EVICTION_SECONDS or oldest.on_ready is not None:
                 return None
             self.close(oldest.id)
         session_id = NO_SESSION
-        while session_id == NO_SESSION or session_id in self._sessions:
+        while session_id == NO_SESSION or session_id in self._sessions or session_id in self._out:
             session_id = self._random.randrange(1, 1 << 31)
         session = self._sessions[session_id] = FetchSession(session_id)
         session.used = now
@@ -313,3 +330,15 @@ class FetchSessions:
         session = self._sessions.pop(session_id, None)
         if session is not None:
             session.end()
+
+    def take_out(self, session: FetchSession) -> None:
+        """A request has this session to itself: until `put_back` others do not find it. Its slot stays taken."""
+        if self._sessions.pop(session.id, None) is not None:
+            self._out.add(session.id)
+
+    def put_back(self, session_id: int, session: FetchSession) -> None:
+        """A session that may have been taken out, and may have ended (NO_SESSION) meanwhile."""
+        if session_id in self._out:
+            self._out.remove(session_id)
+            if session.id == session_id:
+                self._sessions[session_id] = session

@@ -7,8 +7,8 @@ response. What is there without a pause is answered at once, as by any other han
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Generator
-from typing import Any, Generic, TypeVar
+from collections.abc import Awaitable, Coroutine, Generator, Sequence
+from typing import Any, Generic, Protocol, TypeVar
 
 from kbroker.net.slots import Slot
 from kbroker.protocol.frames import encode_response_in_slices
@@ -20,8 +20,19 @@ T = TypeVar("T")
 
 Steps = Generator[Awaitable[None] | None, None, R]
 
-# Groups, names or offsets that are worked on in one go: one to five milliseconds.
+# Groups, names, partitions or offsets that are worked on in one go: one to five milliseconds.
 SLICE = 1000
+
+
+class Topic(Protocol):
+    """A topic that a request names, with partitions."""
+
+    partitions: Any
+
+
+def are_many(topics: Sequence[Topic]) -> bool:
+    """Whether these and their partitions are more than one slice."""
+    return len(topics) + sum([len(topic.partitions) for topic in topics]) > SLICE
 
 
 class Pace:
@@ -63,8 +74,8 @@ class Awaited(Generic[T]):
 
     def __call__(self, value: T) -> None:
         """Here it is."""
-        self.value = value
         if not self._called.done():  # cancelled: nobody waits any more
+            self.value = value
             self._called.set_result(None)
 
     def __await__(self) -> Generator[Any, None, None]:
@@ -102,17 +113,18 @@ class Large(Generic[R]):
         self._pause.end()
 
 
-def in_slices(call: Call, steps: Steps[R]) -> R | Coroutine[Any, Any, Large[R]]:
+def in_slices(call: Call, steps: Steps[R], *, keep: bool = True) -> R | Coroutine[Any, Any, Large[R]]:
     """What a handler returns: the response where `steps` has it without a pause, else what takes the rest of them.
 
-    The connection is not read from meanwhile: what came behind the request must not overtake it.
+    The connection is not read from meanwhile: what came behind the request must not overtake it. `keep`: the request's
+    frame counts as memory in use until then; not for steps that may wait for long, and keep nothing of it.
     """
     try:
         first = next(steps)
     except StopIteration as end:
         response: R = end.value
         return response
-    return _rest(first, steps, Pause(call.connection))
+    return _rest(first, steps, Pause(call.connection, keep=keep))
 
 
 async def _rest(step: Awaitable[None] | None, steps: Steps[R], pause: Pause) -> Large[R]:

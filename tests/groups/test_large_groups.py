@@ -6,7 +6,20 @@ import pytest
 
 from kbroker.errors import ErrorCode
 from kbroker.groups import ledger, records
-from kbroker.groups.events import Beat, Beaten, Join, Joined, Leave, Leaver, Left, Protocol, Sync, Synced
+from kbroker.groups.events import (
+    Beat,
+    Beaten,
+    ForgetOffsets,
+    Forgotten,
+    Join,
+    Joined,
+    Leave,
+    Leaver,
+    Left,
+    Protocol,
+    Sync,
+    Synced,
+)
 from tests.support.groups import GroupHouse, subscription
 
 MEMBERS = 45
@@ -219,6 +232,77 @@ def test_deletions_that_wait_for_each_other_are_all_done_behind_a_new_reading(ho
 
     assert [{}] * 10 == [house.committed(f"g{number}") for number in range(10)]
     assert "work on groups ended" not in caplog.text
+
+
+# -- very many offsets that are forgotten on demand
+
+
+def kept(house: GroupHouse) -> list[tuple[str, int]]:
+    """A group that has committed to two topics, and left."""
+    where = [(topic, index) for topic in ("t", "u") for index in range(15)]
+    house.commit("g", dict.fromkeys(where, 5))
+    return where
+
+
+def forget(house: GroupHouse, where: list[tuple[str, int]]) -> list[Forgotten]:
+    answers: list[Forgotten] = []
+    house.groups.forget("g", ForgetOffsets(answers.append, tuple(where)))
+    return answers
+
+
+def test_many_offsets_are_forgotten_on_demand_slice_by_slice(house):
+    where = kept(house)
+    before = house.partitions.get("__consumer_offsets", 0).log.end
+
+    answers = forget(house, [*where, ("v", 0)])
+    ends = []
+    for _ in range(4):
+        house.broker.settle()
+        ends.append(house.partitions.get("__consumer_offsets", 0).log.end - before)
+        house.clock.advance(0)
+
+    assert [10, 20, 30, 30] == ends
+    assert [Forgotten(ErrorCode.NONE, (ErrorCode.NONE,) * 31)] == answers
+    assert {} == house.committed("g") == house.again().committed("g")
+
+
+def test_a_member_that_comes_meanwhile_keeps_what_it_reads(house):
+    where = kept(house)
+    answers = forget(house, where)
+
+    joined: list[Joined] = []
+    house.groups.handle(
+        "g",
+        Join(
+            joined.append,
+            "",
+            None,
+            "c",
+            "/1",
+            10_000,
+            60_000,
+            "consumer",
+            (Protocol("range", subscription("u")),),
+            False,
+            False,
+        ),
+    )
+    house.clock.advance(1000)
+    house.settle()
+
+    refused = [error is ErrorCode.GROUP_SUBSCRIBED_TO_TOPIC for error in answers[0].partitions]
+    assert [False] * 10 == refused[:10]
+    assert [not gone for gone in refused] == [each not in house.committed("g") for each in where]
+    assert house.committed("g") == house.again().committed("g")
+
+
+def test_a_group_that_is_deleted_meanwhile_is_told_so(house):
+    answers = forget(house, kept(house))
+
+    assert {"g": ErrorCode.NONE} == house.delete("g")
+    house.settle()
+
+    assert [Forgotten(ErrorCode.NOT_COORDINATOR)] == answers
 
 
 # -- a commit of very many offsets

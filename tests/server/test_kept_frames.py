@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from typing import Any
-
 import pytest
 
-from kbroker.net.buffers import Budget, Buffers
-from kbroker.net.connection import BUDGET_STEP
 from kbroker.protocol.codec import encode
-from kbroker.protocol.frames import decode_response, encode_request
+from kbroker.protocol.frames import decode_response
 from kbroker.protocol.messages.offsets import (
     OffsetCommitRequest,
     OffsetCommitRequestPartition,
@@ -24,49 +19,12 @@ from kbroker.protocol.messages.produce import (
 )
 from kbroker.protocol.records import build_batch, decode_records, record, split_batches
 from kbroker.protocol.validation import BIG_RECORDS
-from kbroker.server.apis import APIS
-from kbroker.server.dispatch import Dispatcher, Peer
 from kbroker.server.slices import SLICE
-from tests.support.fake_net import Wire
-from tests.support.rooms import CALLER, House
+from tests.support.rooms import House
+from tests.support.served import LIMIT, Stand, pieces
 from tests.support.storage import region_bytes
 
 RECORDS = BIG_RECORDS + 1
-LIMIT = BUDGET_STEP
-
-
-class Stand:
-    """Connections that are served in a house, with a budget for all; what its handlers leave to do is done by hand."""
-
-    def __init__(self, house: House) -> None:
-        self.house = house
-        self.buffers = Buffers(Budget(LIMIT))
-        self.work: list[Coroutine[Any, Any, None]] = []
-        self._dispatcher = Dispatcher(house.rooms, APIS, start_task=lambda work, name: self.work.append(work))
-
-    def wire(self) -> Wire:
-        wire = Wire(
-            on_frame=self._dispatcher.on_frame,
-            buffers=self.buffers,
-            turn=self.house.broker.turn,
-            frame_size_max=100 << 20,
-        )
-        wire.connection.context = Peer(CALLER["listener"], CALLER["principal"], dispatcher=self._dispatcher)
-        return wire
-
-    def step(self) -> bool:
-        """One step of the oldest work; whether it goes on."""
-        try:
-            self.work[0].send(None)
-        except StopIteration:
-            del self.work[0]
-            return False
-        return True
-
-    def finish(self) -> None:
-        while self.work:
-            self.step()
-        self.house.broker.settle()
 
 
 @pytest.fixture
@@ -75,12 +33,6 @@ def stand(tmp_path) -> Stand:
     house.open_disk()
     house.create("t")
     return Stand(house)
-
-
-def pieces(message: Any, version: int) -> list[bytes]:
-    """A request in reads of 64 KiB: its frame gets a buffer of its own."""
-    data = b"".join(encode_request(message, version, 1, None))
-    return [data[at : at + (1 << 16)] for at in range(0, len(data), 1 << 16)]
 
 
 def big(value: bytes, size: int = 85) -> ProduceRequest:

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine, Generator
+from typing import Any
+
 from kbroker.errors import KafkaError
 from kbroker.observe import logs
-from kbroker.protocol.messages.fetch import FetchableTopicResponse, FetchRequest, FetchResponse
+from kbroker.protocol.messages.fetch import (
+    FetchableTopicResponse,
+    FetchRequest,
+    FetchResponse,
+    PartitionData,
+)
 from kbroker.seams import Timer
 from kbroker.server.rooms import Call, Later, Pausable, Rooms
-from kbroker.server.sessions import FINAL_EPOCH, INITIAL_EPOCH, NO_SESSION, FetchSession, Found
+from kbroker.server.sessions import (
+    FINAL_EPOCH,
+    INITIAL_EPOCH,
+    NO_SESSION,
+    FetchSession,
+    Found,
+    Interest,
+    TopicKey,
+)
+from kbroker.server.slices import SLICE, Awaited, Large, Pace, Steps, in_slices
 
 log = logs.get_logger("server")
 
@@ -21,7 +38,12 @@ WAIT_MS_MAX = 60_000
 READ_COMMITTED = 1
 
 
-def handle_fetch(rooms: Rooms, call: Call, request: FetchRequest) -> FetchResponse | Later:
+Topics = dict[TopicKey, FetchableTopicResponse]
+
+
+def handle_fetch(
+    rooms: Rooms, call: Call, request: FetchRequest
+) -> FetchResponse | Later | Coroutine[Any, Any, Large[FetchResponse]]:
     """Fetch: v4-18.
 
     Whole batches below the high watermark, at once if there are `min_bytes` or an error, else when they arrive or
@@ -36,7 +58,15 @@ def handle_fetch(rooms: Rooms, call: Call, request: FetchRequest) -> FetchRespon
     except KafkaError as error:
         return FetchResponse(error_code=error.code, session_id=NO_SESSION, responses=[])
     fetch = _Fetch(rooms, call, request, session)
+    left = SLICE - len(session.ready)
+    for topic in request.topics:
+        left -= 1 + len(topic.partitions)
+    for forgotten in request.forgotten_topics_data:
+        left -= 1 + len(forgotten.partitions)
+    if left < 0:
+        return in_slices(call, fetch.in_slices(request), keep=False)
     try:
+        _follow(rooms, session, request, by_id=call.version >= FIRST_WITH_TOPIC_IDS)
         found = fetch.look()
         if fetch.is_enough(found) or request.max_wait_ms <= 0 or not session.interests:
             return fetch.answer(found)
@@ -47,7 +77,7 @@ def handle_fetch(rooms: Rooms, call: Call, request: FetchRequest) -> FetchRespon
 
 
 def _session_of(rooms: Rooms, call: Call, request: FetchRequest) -> FetchSession:
-    """The session this request goes on in, opens, or is (without one)."""
+    """The session this request goes on in, opens, or is (without one); before it follows what the request says."""
     sessions = rooms.sessions
     with_ids = call.version >= FIRST_WITH_TOPIC_IDS
     epoch = request.session_epoch
@@ -62,18 +92,48 @@ def _session_of(rooms: Rooms, call: Call, request: FetchRequest) -> FetchSession
             session.on_ready is not None
         ):  # the request before still waits, on another connection: it answers now
             session.on_ready.answer_now()
+    return session
+
+
+def _follow(rooms: Rooms, session: FetchSession, request: FetchRequest, *, by_id: bool) -> None:
     for topic in request.topics:
-        key = topic.topic_id if with_ids else topic.topic
+        key = topic.topic_id if by_id else topic.topic
         for partition in topic.partitions:
             session.follow(key, partition)
     for forgotten in request.forgotten_topics_data:
-        key = forgotten.topic_id if with_ids else forgotten.topic
+        key = forgotten.topic_id if by_id else forgotten.topic
         for index in forgotten.partitions:
             session.forget(key, index)
+    _end_if_empty(rooms, session)
+
+
+def _follow_many(
+    rooms: Rooms, session: FetchSession, request: FetchRequest, *, by_id: bool
+) -> Generator[None, None, None]:
+    pace = Pace()
+    for topic in request.topics:
+        key = topic.topic_id if by_id else topic.topic
+        for partition in topic.partitions:
+            session.follow(key, partition)
+            if pace.over():
+                yield None
+        if pace.over():
+            yield None
+    for forgotten in request.forgotten_topics_data:
+        key = forgotten.topic_id if by_id else forgotten.topic
+        for index in forgotten.partitions:
+            session.forget(key, index)
+            if pace.over():
+                yield None
+        if pace.over():
+            yield None
+    _end_if_empty(rooms, session)
+
+
+def _end_if_empty(rooms: Rooms, session: FetchSession) -> None:
     if not session.interests and session.id != NO_SESSION:  # nothing left to follow
-        sessions.close(session.id)
+        rooms.sessions.close(session.id)
         session.id = NO_SESSION
-    return session
 
 
 class _Fetch:
@@ -133,11 +193,18 @@ class _Fetch:
         if quotas.active and not quotas.fetched(self._call, found.size):
             return self._nothing_now()
         session.add_untold(found, self._rooms.partitions)
-        topics: dict[str | bytes, FetchableTopicResponse] = {}
+        topics: Topics = {}
+        self._add(topics, found.answers)
+        session.told(found.answers)
+        if session.id == NO_SESSION:
+            session.end()
+        return FetchResponse(session_id=session.id, responses=list(topics.values()))
+
+    def _add(self, topics: Topics, answers: list[tuple[Interest, PartitionData]]) -> None:
         if self._committed_only:
-            for _, data in found.answers:
+            for _, data in answers:
                 data.aborted_transactions = []
-        for interest, data in found.answers:
+        for interest, data in answers:
             key = interest.topic
             topic = topics.get(key)
             if topic is None:
@@ -147,10 +214,6 @@ class _Fetch:
                     else FetchableTopicResponse(topic_id=key, partitions=[])
                 )
             topic.partitions.append(data)
-        session.told(found)
-        if session.id == NO_SESSION:
-            session.end()
-        return FetchResponse(session_id=session.id, responses=list(topics.values()))
 
     def _nothing_now(self) -> FetchResponse:
         """The client has to wait: it is told of nothing, and everything stays to be found. A session goes on, but one that
@@ -237,3 +300,117 @@ class _Fetch:
         if later is not None:
             log.exception("fetch failed", error)
             later.fail(error)
+
+    # -- of very many partitions: the same with pauses, between which a session has nobody else
+
+    def in_slices(self, request: FetchRequest | None) -> Steps[FetchResponse]:
+        """The whole of it. Who comes with the same session meanwhile finds none, and begins anew."""
+        assert request is not None
+        rooms, session, max_wait_ms = self._rooms, self._session, request.max_wait_ms
+        session_id = session.id
+        rooms.sessions.take_out(session)
+        try:
+            by_id = self._call.version >= FIRST_WITH_TOPIC_IDS
+            yield from _follow_many(rooms, session, request, by_id=by_id)
+            request = None  # it is large, and this may wait
+            found = yield from self._look_at_many()
+            if not self.is_enough(found) and max_wait_ms > 0 and session.interests:
+                found = yield from self._wait_for_many(min(max_wait_ms, WAIT_MS_MAX))
+            return (yield from self._answer_many(found))
+        except BaseException:
+            session.end()
+            session.id = NO_SESSION
+            raise
+        finally:
+            rooms.sessions.put_back(session_id, session)
+
+    def _look_at_many(self) -> Generator[None, None, Found]:
+        found = Found()
+        ready = list(self._session.ready)
+        for at in range(0, len(ready), SLICE):
+            if at:
+                yield None
+            self._session.look_at(
+                ready[at : at + SLICE],
+                found,
+                self._rooms.partitions,
+                self._max_bytes,
+                incremental=self._incremental,
+            )
+        return found
+
+    def _wait_for_many(self, wait_ms: int) -> Generator[Awaited[None] | None, None, Found]:
+        session, clock = self._session, self._rooms.clock
+        waiter = _Waiter()
+        timer = clock.call_at(clock.monotonic() + wait_ms * 0.001, waiter.answer_now)
+        session.on_ready = waiter
+        try:
+            while True:
+                waiter.moved = Awaited()
+                ready = list(session.ready)
+                for at in range(0, len(ready), SLICE):
+                    for interest in ready[at : at + SLICE]:
+                        interest.watch()
+                    yield None
+                found = yield from self._look_at_many()  # behind that: what moved in between was not watched
+                if self.is_enough(found):
+                    break
+                if not waiter.is_over:
+                    yield waiter.moved
+                if waiter.is_over:
+                    break
+        finally:
+            session.on_ready = None
+            timer.cancel()
+        if waiter.is_over or (not self._incremental and len(found.answers) < len(session.interests)):
+            if not self._incremental:
+                session.all_ready()
+            found = yield from self._look_at_many()
+        return found
+
+    def _answer_many(self, found: Found) -> Generator[None, None, FetchResponse]:
+        session, rooms = self._session, self._rooms
+        if rooms.quotas.active and not rooms.quotas.fetched(self._call, found.size):
+            return self._nothing_now()
+        if session.untold:
+            for at in range(0, len(found.answers), SLICE):
+                for interest, _ in found.answers[at : at + SLICE]:
+                    session.untold.pop(interest, None)
+                yield None
+            untold = list(session.untold)
+            for at in range(0, len(untold), SLICE):
+                session.add(untold[at : at + SLICE], found, rooms.partitions)
+                yield None
+            session.untold.clear()
+        topics: Topics = {}
+        for at in range(0, len(found.answers), SLICE):
+            answers = found.answers[at : at + SLICE]
+            self._add(topics, answers)
+            session.told(answers)
+            yield None
+        if session.id == NO_SESSION:
+            for number, interest in enumerate(session.interests.values(), 1):
+                interest.unwatch()
+                if number % SLICE == 0:
+                    yield None
+            session.end()
+        return FetchResponse(session_id=session.id, responses=list(topics.values()))
+
+
+class _Waiter:
+    """A request of many that waits on its session: `moved` is called when it should look again."""
+
+    __slots__ = ("is_over", "moved")
+
+    def __init__(self) -> None:
+        self.is_over = False  # the time is
+        self.moved: Awaited[None] = Awaited()
+
+    def ready(self) -> None:
+        """A partition moved."""
+        self.moved(None)
+
+    def answer_now(self) -> None:
+        """The time is over."""
+        self.is_over = True
+        self.moved(None)

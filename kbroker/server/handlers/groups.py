@@ -5,6 +5,9 @@ Looking at groups and deleting them: `group_views`. Whether and when a member is
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
+from typing import Any
+
 from kbroker.errors import ErrorCode
 from kbroker.groups.events import Beat, Beaten, Join, Joined, Leave, Leaver, Left, Protocol, Sync, Synced
 from kbroker.protocol.messages.groups import (
@@ -15,12 +18,14 @@ from kbroker.protocol.messages.groups import (
     JoinGroupResponseMember,
     LeaveGroupRequest,
     LeaveGroupResponse,
+    MemberIdentity,
     MemberResponse,
     SyncGroupRequest,
     SyncGroupResponse,
 )
 from kbroker.server.handlers.pending import Pending
 from kbroker.server.rooms import Call, Later, Rooms
+from kbroker.server.slices import SLICE, Awaited, Large, Steps, in_slices
 
 # First versions in which JoinGroup...
 REBALANCE_TIMEOUT_FROM = 1  # ... has a rebalance timeout of its own
@@ -140,7 +145,9 @@ def _beaten(beaten: Beaten, version: int) -> HeartbeatResponse:
     )
 
 
-def handle_leave_group(rooms: Rooms, call: Call, request: LeaveGroupRequest) -> LeaveGroupResponse | Later:
+def handle_leave_group(
+    rooms: Rooms, call: Call, request: LeaveGroupRequest
+) -> LeaveGroupResponse | Later | Coroutine[Any, Any, Large[LeaveGroupResponse]]:
     """LeaveGroup: v0-5.
 
     Members are answered one by one, in the order named; before v3 there is one, and its error is the answer's.
@@ -148,26 +155,58 @@ def handle_leave_group(rooms: Rooms, call: Call, request: LeaveGroupRequest) -> 
     """
     if not request.group_id:
         return LeaveGroupResponse(error_code=ErrorCode.INVALID_GROUP_ID)
+    if len(request.members) > SLICE:
+        return in_slices(call, _leave_many(rooms, request))
     to = Pending(_left, call.version)
     if call.version >= MANY_LEAVE_FROM:
-        members = tuple(
-            [Leaver(each.member_id, each.group_instance_id, each.reason or "") for each in request.members]
-        )
+        members = _leavers(request.members)
     else:
         members = (Leaver(request.member_id, None),)
     rooms.groups.handle(request.group_id, Leave(to, members))
     return to.outcome()
 
 
+def _leavers(members: list[MemberIdentity]) -> tuple[Leaver, ...]:
+    return tuple([Leaver(each.member_id, each.group_instance_id, each.reason or "") for each in members])
+
+
+def _leave_many(rooms: Rooms, request: LeaveGroupRequest) -> Steps[LeaveGroupResponse]:
+    """They leave slice by slice, as by so many requests. An error of the whole is that of each one in a later slice: those
+    before have left."""
+    response = LeaveGroupResponse()
+    for at in range(0, len(request.members), SLICE):
+        members = request.members[at : at + SLICE]
+        ended: Awaited[Left] = Awaited()
+        rooms.groups.handle(request.group_id, Leave(ended, _leavers(members)))
+        yield ended
+        left = ended.value
+        if left.error is ErrorCode.NONE:
+            response.members += _responses(left)
+        elif not at:
+            return LeaveGroupResponse(error_code=left.error)
+        else:
+            response.members += [
+                MemberResponse(
+                    member_id=each.member_id,
+                    group_instance_id=each.group_instance_id,
+                    error_code=left.error,
+                )
+                for each in members
+            ]
+        yield None
+    return response
+
+
+def _responses(left: Left) -> list[MemberResponse]:
+    return [
+        MemberResponse(member_id=member_id, group_instance_id=instance_id, error_code=error)
+        for member_id, instance_id, error in left.members
+    ]
+
+
 def _left(left: Left, version: int) -> LeaveGroupResponse:
     if version >= MANY_LEAVE_FROM:
-        return LeaveGroupResponse(
-            error_code=left.error,
-            members=[
-                MemberResponse(member_id=member_id, group_instance_id=instance_id, error_code=error)
-                for member_id, instance_id, error in left.members
-            ],
-        )
+        return LeaveGroupResponse(error_code=left.error, members=_responses(left))
     error = left.error
     if error is ErrorCode.NONE and left.members:
         [(_, _, error)] = left.members

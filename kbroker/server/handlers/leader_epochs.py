@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
+from typing import Any
+
 from kbroker.errors import ErrorCode, KafkaError
 from kbroker.protocol.messages.list_offsets import (
     EpochEndOffset,
@@ -11,16 +14,19 @@ from kbroker.protocol.messages.list_offsets import (
     OffsetForLeaderTopicResult,
 )
 from kbroker.server.rooms import Call, Rooms
+from kbroker.server.slices import Large, Pace, Steps, are_many, in_slices
 
 
 def handle_offset_for_leader_epoch(
     rooms: Rooms, call: Call, request: OffsetForLeaderEpochRequest
-) -> OffsetForLeaderEpochResponse:
+) -> OffsetForLeaderEpochResponse | Coroutine[Any, Any, Large[OffsetForLeaderEpochResponse]]:
     """OffsetForLeaderEpoch: v2-4.
 
     Only the leader answers, and only a client that names no leader epoch (-1) or the current one.
     v2 current leader epoch (KIP-320) · v3 replica id (KIP-392) · v4 flexible
     """
+    if are_many(request.topics):
+        return in_slices(call, _answer_many(rooms, request))
     return OffsetForLeaderEpochResponse(
         topics=[
             OffsetForLeaderTopicResult(
@@ -30,6 +36,21 @@ def handle_offset_for_leader_epoch(
             for topic in request.topics
         ]
     )
+
+
+def _answer_many(rooms: Rooms, request: OffsetForLeaderEpochRequest) -> Steps[OffsetForLeaderEpochResponse]:
+    pace = Pace()
+    response = OffsetForLeaderEpochResponse()
+    for topic in request.topics:
+        answers: list[EpochEndOffset] = []
+        response.topics.append(OffsetForLeaderTopicResult(topic=topic.topic, partitions=answers))
+        for asked in topic.partitions:
+            answers.append(_answer(rooms, topic.topic, asked))
+            if pace.over():
+                yield None
+        if pace.over():
+            yield None
+    return response
 
 
 def _answer(rooms: Rooms, topic: str, asked: OffsetForLeaderPartition) -> EpochEndOffset:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Coroutine
 from contextlib import suppress
+from typing import Any
 
 from kbroker.errors import ErrorCode, KafkaError
 from kbroker.observe import logs
@@ -17,6 +19,7 @@ from kbroker.protocol.messages.list_offsets import (
 from kbroker.replication.partition import Partition
 from kbroker.server.handlers.ends import CatchUp, is_behind
 from kbroker.server.rooms import Call, Later, Pausable, Rooms
+from kbroker.server.slices import Awaited, Large, Pace, Steps, are_many, in_slices
 
 log = logs.get_logger("server")
 
@@ -37,7 +40,9 @@ UNKNOWN = -1
 NOT_OF_THE_END = (EARLIEST, EARLIEST_LOCAL, LATEST_TIERED, EARLIEST_PENDING_UPLOAD)
 
 
-def handle_list_offsets(rooms: Rooms, call: Call, request: ListOffsetsRequest) -> ListOffsetsResponse | Later:
+def handle_list_offsets(
+    rooms: Rooms, call: Call, request: ListOffsetsRequest
+) -> ListOffsetsResponse | Later | Coroutine[Any, Any, Large[ListOffsetsResponse]]:
     """ListOffsets: v1-11.
 
     latest is the high watermark; a time gives the first offset with that timestamp or a later one, or -1. Answered when
@@ -46,6 +51,8 @@ def handle_list_offsets(rooms: Rooms, call: Call, request: ListOffsetsRequest) -
     v2 isolation · v4 leader epochs (KIP-320) · v6 flexible · v7 max timestamp (KIP-734) · v8 earliest local (KIP-405) ·
     v9 latest tiered (KIP-1005) · v10 timeout (KIP-1075) · v11 earliest pending upload (KIP-1023)
     """
+    if are_many(request.topics):
+        return in_slices(call, _list_many(rooms, call, request))
     behind = _behind(rooms, request)
     if behind:
         return _Waiting(rooms, call, request, behind).later
@@ -57,13 +64,48 @@ def _behind(rooms: Rooms, request: ListOffsetsRequest) -> list[Partition]:
     found: dict[Partition, None] = {}
     for topic in request.topics:
         for asked in topic.partitions:
-            if asked.timestamp in NOT_OF_THE_END:
-                continue
-            with suppress(KafkaError):  # the answer will say it
-                partition = rooms.partitions.get(topic.name, asked.partition_index)
-                if partition is not None and is_behind(partition):
-                    found[partition] = None
+            if (partition := _if_behind(rooms, topic.name, asked)) is not None:
+                found[partition] = None
     return list(found)
+
+
+def _if_behind(rooms: Rooms, topic: str, asked: ListOffsetsPartition) -> Partition | None:
+    if asked.timestamp not in NOT_OF_THE_END:
+        with suppress(KafkaError):  # the answer will say it
+            partition = rooms.partitions.get(topic, asked.partition_index)
+            if partition is not None and is_behind(partition):
+                return partition
+    return None
+
+
+def _list_many(rooms: Rooms, call: Call, request: ListOffsetsRequest) -> Steps[ListOffsetsResponse]:
+    pace = Pace()
+    behind: dict[Partition, None] = {}
+    for topic in request.topics:
+        for asked in topic.partitions:
+            if (partition := _if_behind(rooms, topic.name, asked)) is not None:
+                behind[partition] = None
+            if pace.over():
+                yield None
+    if behind:
+        there: Awaited[BaseException | None] = Awaited()
+        CatchUp(rooms.turn, behind, lambda: there(None), there)
+        yield there
+        if there.value is not None:
+            raise there.value
+    response = ListOffsetsResponse()
+    for topic in request.topics:
+        times = Counter([asked.partition_index for asked in topic.partitions])
+        answers: list[ListOffsetsPartitionResponse] = []
+        response.topics.append(ListOffsetsTopicResponse(name=topic.name, partitions=answers))
+        for asked in topic.partitions:
+            double = times[asked.partition_index] > 1
+            answers.append(_answer(rooms, call, topic.name, asked, double=double))
+            if pace.over():
+                yield None
+        if pace.over():
+            yield None
+    return response
 
 
 class _Waiting:

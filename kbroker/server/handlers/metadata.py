@@ -5,7 +5,7 @@ Addresses are those of the listener by which the request came.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from typing import Any
 from uuid import UUID
 
@@ -34,11 +34,12 @@ from kbroker.server.handlers.shared import (
 )
 from kbroker.server.handlers.topics import CLUSTER_METADATA_TOPIC, auto_create
 from kbroker.server.rooms import Call, Rooms
+from kbroker.server.slices import SLICE, Large, Pace, Steps, in_slices
 
 
 def handle_metadata(
     rooms: Rooms, call: Call, request: MetadataRequest
-) -> MetadataResponse | Coroutine[Any, Any, MetadataResponse]:
+) -> MetadataResponse | Coroutine[Any, Any, MetadataResponse | Large[MetadataResponse]]:
     """Metadata: v0-13.
 
     Topics are answered in the order asked for, each once. A topic that is missing is created first where the broker
@@ -54,13 +55,49 @@ def handle_metadata(
     answer = _Answer(rooms, call, request)
     if asked is None or (call.version == 0 and not asked):
         return answer.of(list(map(answer.topic, rooms.cluster.state.topics.values())))
+    if len(asked) > SLICE:
+        return in_slices(call, _describe_many(rooms, call, request, asked))
     refusal = _refusal(call.version, asked)
     if refusal is not None:
         return _refused(call.version, asked, refusal)
-    missing = _to_create(rooms, call, request, asked)
+    missing = [name for name in _creatable(rooms, call, request, asked) if _is_missing(rooms, name)]
     if missing:
         return _created_first(rooms, call, request, asked, missing)
     return answer.of(answer.asked_for(asked))
+
+
+def _describe_many(
+    rooms: Rooms, call: Call, request: MetadataRequest, asked: list[MetadataRequestTopic]
+) -> Steps[MetadataResponse]:
+    """The same with pauses; what is looked at once for all of them takes some hundredths of a second for a million."""
+    refusal = _refusal(call.version, asked)
+    yield None
+    topics: list[MetadataResponseTopic] = []
+    if refusal is not None:
+        for at in range(0, len(asked), SLICE):
+            topics += _refused(call.version, asked[at : at + SLICE], refusal).topics
+            yield None
+        return MetadataResponse(topics=topics, error_code=refusal)
+    refused: dict[str, KafkaError] = {}
+    missing: list[str] = []
+    pace = Pace()
+    for name in _creatable(rooms, call, request, asked):
+        if _is_missing(rooms, name):
+            missing.append(name)
+        if pace.over():
+            yield None
+    if missing:
+
+        async def create() -> None:
+            refused.update(await _create(rooms, call, missing))
+
+        yield create()
+    answer = _Answer(rooms, call, request)
+    for topic in answer.each(asked, refused):
+        topics.append(topic)
+        if pace.over():
+            yield None
+    return _Answer(rooms, call, request).of(topics)
 
 
 def _refusal(version: int, asked: list[MetadataRequestTopic]) -> ErrorCode | None:
@@ -85,21 +122,21 @@ def _refused(version: int, asked: list[MetadataRequestTopic], code: ErrorCode) -
     return MetadataResponse(topics=topics, error_code=code)
 
 
-def _to_create(
+def _creatable(
     rooms: Rooms, call: Call, request: MetadataRequest, asked: list[MetadataRequestTopic]
-) -> list[str]:
-    """Names of the missing topics that this request creates."""
+) -> Iterable[str]:
+    """Names of the topics that this request creates where they are missing."""
     allowed = request.allow_auto_topic_creation or call.version < 4
     if not allowed or not rooms.settings.auto_create_topics_enable or _by_id(asked):
         return []
-    topics = rooms.cluster.state.topics
-    names = dict.fromkeys(topic.name for topic in asked if topic.name is not None)
-    return [name for name in names if name not in topics and _may_be_created(name)]
+    return dict.fromkeys([topic.name for topic in asked if topic.name is not None])
 
 
-def _may_be_created(name: str) -> bool:
+def _is_missing(rooms: Rooms, name: str) -> bool:
+    """Whether there is no such topic, and might be one."""
     return (
-        (name == GROUPS_TOPIC or name not in INTERNAL_TOPICS)  # nothing writes to the others yet
+        name not in rooms.cluster.state.topics
+        and (name == GROUPS_TOPIC or name not in INTERNAL_TOPICS)  # nothing writes to the others yet
         and name != CLUSTER_METADATA_TOPIC
         and _why_missing(name) is ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
     )
@@ -116,11 +153,15 @@ def _why_missing(name: str) -> ErrorCode:
 async def _created_first(
     rooms: Rooms, call: Call, request: MetadataRequest, asked: list[MetadataRequestTopic], missing: list[str]
 ) -> MetadataResponse:
-    if GROUPS_TOPIC in missing:
-        await create_groups_topic(rooms)  # with configs of its own
-    refused = await auto_create(rooms, call, [name for name in missing if name != GROUPS_TOPIC])
+    refused = await _create(rooms, call, missing)
     answer = _Answer(rooms, call, request)
     return answer.of(answer.asked_for(asked, refused))
+
+
+async def _create(rooms: Rooms, call: Call, missing: list[str]) -> dict[str, KafkaError]:
+    if GROUPS_TOPIC in missing:
+        await create_groups_topic(rooms)  # with configs of its own
+    return await auto_create(rooms, call, [name for name in missing if name != GROUPS_TOPIC])
 
 
 def _by_id(asked: list[MetadataRequestTopic]) -> bool:
@@ -171,11 +212,17 @@ class _Answer:
         self, asked: list[MetadataRequestTopic], refused: dict[str, KafkaError] | None = None
     ) -> list[MetadataResponseTopic]:
         """The topics of a request, each once. `refused`: those that could not be created, and why."""
+        return list(self.each(asked, refused or {}))
+
+    def each(
+        self, asked: list[MetadataRequestTopic], refused: dict[str, KafkaError]
+    ) -> Iterable[MetadataResponseTopic]:
+        """The same, one after another."""
         if _by_id(asked):
-            ids = dict.fromkeys(topic.topic_id for topic in asked if topic.topic_id != ZERO_UUID)
-            return [self._of_id(topic_id) for topic_id in ids]
-        names = dict.fromkeys(topic.name for topic in asked if topic.name is not None)
-        return [self._of_name(name, refused or {}) for name in names]
+            ids = dict.fromkeys([topic.topic_id for topic in asked if topic.topic_id != ZERO_UUID])
+            return map(self._of_id, ids)
+        names = dict.fromkeys([topic.name for topic in asked if topic.name is not None])
+        return (self._of_name(name, refused) for name in names)
 
     def topic(self, topic: Topic) -> MetadataResponseTopic:
         """A topic that is there."""

@@ -24,7 +24,7 @@ from kbroker.protocol.messages.offsets import (
 from kbroker.protocol.wire import ZERO_UUID
 from kbroker.server.handlers.pending import Pending
 from kbroker.server.rooms import Call, Later, Rooms
-from kbroker.server.slices import SLICE, Awaited, Large, Steps, in_slices
+from kbroker.server.slices import SLICE, Awaited, Large, Pace, Steps, are_many, in_slices
 
 GROUP_NOT_FOUND_FROM = (
     9  # OffsetCommit says that a group is not there; before, that the generation is not its own
@@ -45,7 +45,7 @@ def handle_offset_commit(
     (KIP-848) · v10 topic ids
     """
     made = _Made(rooms, call.version, request)
-    if sum(len(topic.partitions) for topic in request.topics) > SLICE:
+    if are_many(request.topics):
         return in_slices(call, _commit_many(rooms, call.version, request, made))
     for _ in made.steps():
         pass
@@ -103,12 +103,16 @@ class _Made:
             # Also where the client names the topic: one made anew must not get what its predecessor's consumers committed.
             topic_id = ZERO_UUID if topic is None else topic.id.bytes
             answers: list[OffsetCommitResponsePartition] = []
+            left -= 1
+            if left <= 0:
+                left = SLICE
+                yield
             self.response.topics.append(
                 OffsetCommitResponseTopic(name=asked.name, topic_id=asked.topic_id, partitions=answers)
             )
             for each in asked.partitions:
                 left -= 1
-                if not left:
+                if left <= 0:
                     left = SLICE
                     yield
                 index = each.partition_index
@@ -167,7 +171,7 @@ def _committed(
 
 def handle_offset_delete(
     rooms: Rooms, call: Call, request: OffsetDeleteRequest
-) -> OffsetDeleteResponse | Later:
+) -> OffsetDeleteResponse | Later | Coroutine[Any, Any, Large[OffsetDeleteResponse]]:
     """OffsetDelete: v0.
 
     Offsets of topics that a live group subscribes to are refused; one that was never committed is forgotten too.
@@ -175,27 +179,62 @@ def handle_offset_delete(
     """
     if not request.group_id:
         return OffsetDeleteResponse(error_code=ErrorCode.INVALID_GROUP_ID)
-    topics = rooms.cluster.state.topics
-    known: list[OffsetDeleteResponsePartition] = []
-    partitions: list[tuple[str, int]] = []
-    answered: list[OffsetDeleteResponseTopic] = []
-    for asked in request.topics:
-        topic = topics.get(asked.name)
-        count = 0 if topic is None else len(topic.partitions)
-        answers = []
-        for each in asked.partitions:
-            index = each.partition_index
-            answer = OffsetDeleteResponsePartition(partition_index=index)
-            answers.append(answer)
-            if 0 <= index < count:
-                known.append(answer)
-                partitions.append((asked.name, index))
-            else:
-                answer.error_code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-        answered.append(OffsetDeleteResponseTopic(name=asked.name, partitions=answers))
-    to = Pending(partial(_forgotten, answered, known), call.version)
-    rooms.groups.forget(request.group_id, ForgetOffsets(to, tuple(partitions)))
+    made = _Deleted(rooms, request)
+    if are_many(request.topics):
+        return in_slices(call, _delete_many(rooms, request, made))
+    for _ in made.steps():
+        pass
+    to = Pending(partial(_forgotten, made.topics, made.known), call.version)
+    rooms.groups.forget(request.group_id, ForgetOffsets(to, tuple(made.partitions)))
     return to.outcome()
+
+
+def _delete_many(rooms: Rooms, request: OffsetDeleteRequest, made: _Deleted) -> Steps[OffsetDeleteResponse]:
+    yield from made.steps()
+    ended: Awaited[Forgotten] = Awaited()
+    rooms.groups.forget(request.group_id, ForgetOffsets(ended, tuple(made.partitions)))
+    yield ended
+    error, answers = ended.value
+    if error is not ErrorCode.NONE:
+        return OffsetDeleteResponse(error_code=error)
+    for at in range(0, len(answers), SLICE):
+        for answer, each in zip(made.known[at : at + SLICE], answers[at : at + SLICE], strict=True):
+            answer.error_code = each
+        yield None
+    return OffsetDeleteResponse(topics=made.topics)
+
+
+class _Deleted:
+    """What a request is made into: partitions to forget, and the answer, which the group may change."""
+
+    def __init__(self, rooms: Rooms, request: OffsetDeleteRequest) -> None:
+        self.topics: list[OffsetDeleteResponseTopic] = []
+        self.known: list[OffsetDeleteResponsePartition] = []  # what the group decides about
+        self.partitions: list[tuple[str, int]] = []
+        self._rooms = rooms
+        self._request = request
+
+    def steps(self) -> Generator[None, None, None]:
+        """Make it, pausing now and then."""
+        topics, pace = self._rooms.cluster.state.topics, Pace()
+        for asked in self._request.topics:
+            topic = topics.get(asked.name)
+            count = 0 if topic is None else len(topic.partitions)
+            answers: list[OffsetDeleteResponsePartition] = []
+            self.topics.append(OffsetDeleteResponseTopic(name=asked.name, partitions=answers))
+            for each in asked.partitions:
+                index = each.partition_index
+                answer = OffsetDeleteResponsePartition(partition_index=index)
+                answers.append(answer)
+                if 0 <= index < count:
+                    self.known.append(answer)
+                    self.partitions.append((asked.name, index))
+                else:
+                    answer.error_code = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
+                if pace.over():
+                    yield
+            if pace.over():
+                yield
 
 
 def _forgotten(

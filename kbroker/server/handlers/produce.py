@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 from kbroker.errors import ErrorCode, KafkaError
+from kbroker.net.slots import Slot
 from kbroker.protocol.messages.produce import (
     BatchIndexAndErrorMessage,
     LeaderIdAndEpoch,
@@ -17,6 +18,7 @@ from kbroker.protocol.messages.produce import (
     TopicProduceResponse,
 )
 from kbroker.protocol.validation import RecordsRejected, is_big
+from kbroker.protocol.wire import Message
 from kbroker.replication.partition import (
     COMMITTED,
     RECOMPRESSED_ON_LOOP_BYTES_MAX,
@@ -26,6 +28,7 @@ from kbroker.replication.partition import (
     Recompression,
 )
 from kbroker.server.rooms import NO_RESPONSE, Call, Later, NoResponse, Pause, Rooms, breathe
+from kbroker.server.slices import SLICE, Awaited, Large, Pace
 
 FIRST_WITH_TOPIC_IDS = 13
 ACKS_NONE, ACKS_LEADER, ACKS_ALL = 0, 1, -1
@@ -37,7 +40,7 @@ Response = ProduceResponse | Later | NoResponse
 
 def handle_produce(
     rooms: Rooms, call: Call, request: ProduceRequest
-) -> Response | Coroutine[Any, Any, Response]:
+) -> Response | Coroutine[Any, Any, Response | Large[ProduceResponse]]:
     """Produce: v3-13 (0-2 are advertised, as Kafka 4 does, and closed).
 
     Batches are appended in request order. acks=1 answers once they are in the leader's file, acks=-1 once every
@@ -59,18 +62,22 @@ def handle_produce(
             call, sum(len(_view(data)) for topic in topics for data in topic.partition_data)
         )
     if acks not in (ACKS_ALL, ACKS_NONE, ACKS_LEADER):
-        produce.refuse_all(KafkaError(ErrorCode.INVALID_REQUIRED_ACKS))
+        produce.refused = KafkaError(ErrorCode.INVALID_REQUIRED_ACKS)
     elif request.transactional_id is not None:
-        produce.refuse_all(KafkaError(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED))
-    else:
-        for topic in topics:
-            for data in topic.partition_data:
-                if produce.is_slow(topic, data):
-                    return _produce_slowly(call, request, produce)
-        for topic in topics:
-            answers = produce.answers_of(topic)
-            for data in topic.partition_data:
-                produce.append(topic, data, answers)
+        produce.refused = KafkaError(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
+    left = SLICE
+    for topic in topics:
+        left -= 1 + len(topic.partition_data)
+    if left < 0:
+        return _produce_slowly(call, request, produce, many=True)
+    for topic in topics:
+        for data in topic.partition_data:
+            if produce.is_slow(topic, data):
+                return _produce_slowly(call, request, produce, many=False)
+    for topic in topics:
+        answers = produce.answers_of(topic)
+        for data in topic.partition_data:
+            produce.append(topic, data, answers)
     return produce.answer()
 
 
@@ -82,18 +89,23 @@ def _view(data: PartitionProduceData) -> memoryview:
 EMPTY = memoryview(b"")
 
 
-def _produce_slowly(call: Call, request: ProduceRequest, produce: _Produce) -> Coroutine[Any, Any, Response]:
-    """Big batches: checked in slices, between which the loop serves others. Only this connection stops reading, now: what
+def _produce_slowly(
+    call: Call, request: ProduceRequest, produce: _Produce, *, many: bool
+) -> Coroutine[Any, Any, Response | Large[ProduceResponse]]:
+    """Big batches, or many: in slices, between which the loop serves others. Only this connection stops reading, now: what
     came behind it in the same read must not overtake it."""
     pause = Pause(call.connection)
     if not pause.keeps_frame:  # its buffer is reused after this call
         for topic in request.topic_data:
             for data in topic.partition_data:
-                data.records = memoryview(bytearray(_view(data)))
-    return _produce_in_slices(request, produce, pause)
+                if data.records is not None:
+                    data.records = memoryview(bytearray(_view(data)))
+    if many:
+        return _produce_many(request, produce, pause)
+    return _produce_big(request, produce, pause)
 
 
-async def _produce_in_slices(request: ProduceRequest, produce: _Produce, pause: Pause) -> Response:
+async def _produce_big(request: ProduceRequest, produce: _Produce, pause: Pause) -> Response:
     try:
         for topic in request.topic_data:
             answers = produce.answers_of(topic)
@@ -103,6 +115,32 @@ async def _produce_in_slices(request: ProduceRequest, produce: _Produce, pause: 
     finally:
         pause.end()
     return produce.answer()
+
+
+async def _produce_many(
+    request: ProduceRequest, produce: _Produce, pause: Pause
+) -> NoResponse | Large[ProduceResponse]:
+    """So many that looking for them, waiting for them and encoding the answer takes long, too."""
+    try:
+        pace = Pace()
+        for topic in request.topic_data:
+            answers = produce.answers_of(topic)
+            if pace.over():
+                await breathe()
+            for data in topic.partition_data:
+                for work in produce.append_in_slices(topic, data, answers):
+                    await (breathe() if work is None else produce.aside.do(work))
+                if pace.over():
+                    await breathe()
+        pause.drop_frame()
+        if request.acks != ACKS_NONE:
+            return Large(await produce.answer_to_many(), pause)
+    except BaseException:
+        pause.end()
+        raise
+    pause.end()
+    produce.answer()  # nothing, or the error that closes the connection
+    return NO_RESPONSE
 
 
 class _Produce:
@@ -118,6 +156,7 @@ class _Produce:
         "_waiting",
         "_with_ids",
         "aside",
+        "refused",
     )
 
     def __init__(self, rooms: Rooms, request: ProduceRequest, *, with_ids: bool, internal: bool) -> None:
@@ -130,6 +169,7 @@ class _Produce:
         self._topics: list[TopicProduceResponse] = []
         self._waiting: list[tuple[Partition, Appended, PartitionProduceResponse]] = []
         self._failed: PartitionProduceResponse | None = None  # the first that was refused
+        self.refused: KafkaError | None = None  # why nothing of the request is appended
 
     def answers_of(self, topic: TopicProduceData) -> list[PartitionProduceResponse]:
         """The list that this topic's answers go to."""
@@ -149,6 +189,8 @@ class _Produce:
         answers.append(answer)
         partition = None
         try:
+            if self.refused is not None:
+                raise self.refused
             partition = self._find(topic, data.index)
             if partition is None:
                 raise self._unknown(topic)
@@ -176,6 +218,8 @@ class _Produce:
 
     def is_slow(self, topic: TopicProduceData, data: PartitionProduceData) -> bool:
         """Whether the loop should breathe while this is appended."""
+        if self.refused is not None:
+            return False
         records = _view(data)
         if len(records) <= RECOMPRESSED_ON_LOOP_BYTES_MAX or is_big(records):
             return is_big(records)
@@ -211,15 +255,6 @@ class _Produce:
             self._failed = answer
         fill_refusal(answer, error, partition)
 
-    def refuse_all(self, error: KafkaError) -> None:
-        """The same answer for every partition, nothing appended."""
-        for topic in self._request.topic_data:
-            answers = self.answers_of(topic)
-            for data in topic.partition_data:
-                answer = PartitionProduceResponse(index=data.index)
-                answers.append(answer)
-                self._refuse(answer, error)
-
     def answer(self) -> Response:
         """What leaves: nothing, the response, or the response once the batches are durable."""
         acks = self._acks
@@ -240,6 +275,21 @@ class _Produce:
         for partition, appended, answer in self._waiting:
             partition.when(appended, durability, timeout_ms, _Wait(whole, answer))
         return later
+
+    async def answer_to_many(self) -> ProduceResponse:
+        """The response once the batches are durable, waited for with pauses."""
+        ended: Awaited[Message] = Awaited()
+        response = ProduceResponse(responses=self._topics)
+        whole = _Answer(_Told(ended), response, len(self._waiting) + 1)
+        durability = COMMITTED if self._acks == ACKS_ALL else WRITTEN
+        pace = Pace()
+        for partition, appended, answer in self._waiting:
+            partition.when(appended, durability, self._request.timeout_ms, _Wait(whole, answer))
+            if pace.over():
+                await breathe()
+        whole.one_less()
+        await ended
+        return response
 
 
 def fill_refusal(
@@ -270,6 +320,26 @@ class _Answer:
         self.response = response
         self.left = left
 
+    def one_less(self) -> None:
+        """One more of them is there."""
+        self.left -= 1
+        if not self.left:
+            self.later.fill(self.response)
+
+
+class _Told(Slot):
+    """A slot of nobody's: whoever waits for the response is told of it."""
+
+    __slots__ = ("_to",)
+
+    def __init__(self, to: Callable[[Message], None]) -> None:
+        super().__init__()
+        self._to = to
+
+    def fill(self, response: Message) -> None:
+        """Here it is."""
+        self._to(response)
+
 
 class _Wait:
     """One partition's part of a response, while it is open; called once with NONE or the error that ended the wait."""
@@ -285,7 +355,4 @@ class _Wait:
             answer = self._answer
             answer.error_code = error
             answer.base_offset = answer.log_append_time_ms = answer.log_start_offset = -1
-        whole = self._whole
-        whole.left -= 1
-        if not whole.left:
-            whole.later.fill(whole.response)
+        self._whole.one_less()

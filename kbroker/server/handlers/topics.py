@@ -7,7 +7,8 @@ refused where the command is applied. Topics are answered in the request's order
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
 from kbroker.cluster.commands import CreatePartitions, CreateTopics, DeleteTopics, MorePartitions, NewTopic
@@ -44,6 +45,7 @@ from kbroker.server.handlers.ends import CatchUp, is_behind
 from kbroker.server.handlers.shared import reason
 from kbroker.server.quotas import Mutations
 from kbroker.server.rooms import Call, Later, Rooms
+from kbroker.server.slices import Awaited, Large, Pace, Steps, are_many, in_slices
 
 log = logs.get_logger("server")
 
@@ -450,7 +452,9 @@ def _grown_result(name: str, outcome: MorePartitions | KafkaError) -> CreatePart
 # DeleteRecords -------------------------------------------------------------------------------------------------
 
 
-def handle_delete_records(rooms: Rooms, call: Call, request: DeleteRecordsRequest) -> Later:
+def handle_delete_records(
+    rooms: Rooms, call: Call, request: DeleteRecordsRequest
+) -> DeleteRecordsResponse | Later | Coroutine[Any, Any, Large[DeleteRecordsResponse]]:
     """DeleteRecords: v0-2.
 
     Records before an offset go (-1: all below the high watermark); the low watermark is the log's start afterwards.
@@ -459,7 +463,10 @@ def handle_delete_records(rooms: Rooms, call: Call, request: DeleteRecordsReques
     one.
     v2 flexible
     """
-    answer = _RecordsDeleted(sum(len(topic.partitions) for topic in request.topics))
+    if are_many(request.topics):
+        return in_slices(call, _delete_many_records(rooms, request))
+    later = Later()
+    answer = _RecordsDeleted(later.fill, later.fail)
     answer.response.topics = [
         DeleteRecordsTopicResult(
             name=topic.name, partitions=[answer.of(rooms, topic.name, asked) for asked in topic.partitions]
@@ -467,19 +474,43 @@ def handle_delete_records(rooms: Rooms, call: Call, request: DeleteRecordsReques
         for topic in request.topics
     ]
     answer.one_less()
-    return answer.later
+    return later
+
+
+def _delete_many_records(rooms: Rooms, request: DeleteRecordsRequest) -> Steps[DeleteRecordsResponse]:
+    pace = Pace()
+    ended: Awaited[DeleteRecordsResponse | BaseException] = Awaited()
+    answer = _RecordsDeleted(ended, ended)
+    for topic in request.topics:
+        results: list[DeleteRecordsPartitionResult] = []
+        answer.response.topics.append(DeleteRecordsTopicResult(name=topic.name, partitions=results))
+        for asked in topic.partitions:
+            results.append(answer.of(rooms, topic.name, asked))
+            if pace.over():
+                yield None
+        if pace.over():
+            yield None
+    answer.one_less()
+    yield ended
+    if isinstance(ended.value, BaseException):
+        raise ended.value
+    return ended.value
 
 
 class _RecordsDeleted:
-    """An answer to DeleteRecords that waits for its partitions."""
+    """An answer to DeleteRecords that waits for its partitions. `to` gets it, `fail` why there is none."""
 
-    def __init__(self, partitions: int) -> None:
-        self.later = Later()
+    def __init__(
+        self, to: Callable[[DeleteRecordsResponse], None], fail: Callable[[BaseException], None]
+    ) -> None:
         self.response = DeleteRecordsResponse()
-        self._left = partitions + 1  # one for the list of them, which must be whole too
+        self._to = to
+        self._fail = fail
+        self._left = 1  # for the list of partitions, which must be whole too
 
     def of(self, rooms: Rooms, topic: str, asked: DeleteRecordsPartition) -> DeleteRecordsPartitionResult:
         """One partition's result, to be filled in."""
+        self._left += 1
         result = DeleteRecordsPartitionResult(partition_index=asked.partition_index, low_watermark=-1)
 
         def done(low_watermark: int, error: KafkaError | None) -> None:
@@ -506,13 +537,13 @@ class _RecordsDeleted:
 
     def _broke(self, error: BaseException) -> None:
         log.exception("delete records failed", error)
-        self.later.fail(error)
+        self._fail(error)
 
     def one_less(self) -> None:
         """One partition is done."""
         self._left -= 1
         if not self._left:
-            self.later.fill(self.response)
+            self._to(self.response)
 
 
 def _partition_to_cut(rooms: Rooms, topic: str, asked: DeleteRecordsPartition) -> Partition:
