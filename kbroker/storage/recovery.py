@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from kbroker.observe import logs
 from kbroker.storage import retention, scan
 from kbroker.storage.index import OffsetIndex, TimeIndex
-from kbroker.storage.segment import Segment
+from kbroker.storage.segment import OFFSET_MAX, Segment
 from kbroker.storage.slices import SLICE_BYTES, Slices
 
 if TYPE_CHECKING:
@@ -83,7 +83,10 @@ def recover(
     `rewrite`: an fsync failed before the stop, so that what the page cache shows may not be on the disk and a new
     fsync would not write it: the checked segments are written again. `gaps`: it may have been compacted, today or once.
     """
-    found = Found(find_segments(disk, folder, config), gaps=config.compacted if gaps is None else gaps)
+    found = Found(
+        find_segments(disk, folder, config, known=max(point, start)),
+        gaps=config.compacted if gaps is None else gaps,
+    )
     segments = found.segments
     if not segments:
         return found
@@ -126,8 +129,11 @@ def recover(
     return found
 
 
-def find_segments(disk: Disk, folder: str, config: TopicConfig) -> list[Segment]:
-    """The segments in a folder, by base offset. Tidies what was left by what was interrupted, or failed."""
+def find_segments(disk: Disk, folder: str, config: TopicConfig, *, known: int = OFFSET_MAX) -> list[Segment]:
+    """The segments in a folder, by base offset. Tidies what was left by what was interrupted, or failed.
+
+    The log is known to have come to offset `known`: where all are empty, to which says where it goes on.
+    """
     names = disk.list(folder)
     swapped = False
     for name in names:
@@ -143,8 +149,12 @@ def find_segments(disk: Disk, folder: str, config: TopicConfig) -> list[Segment]
         names = disk.list(folder)
     bases = sorted(int(name[:-4]) for name in names if name.endswith(".log") and name[:-4].isdigit())
     segments = [Segment(disk, folder, base, disk.size(f"{folder}/{base:020d}.log"), config) for base in bases]
-    for empty in [segment for segment in segments[:-1] if not segment.size]:  # of a roll that failed: no hole
-        empty.remove()
+    kept = segments[-1:]
+    if not any(segment.size for segment in segments):
+        # a power cut took the records of all: they begin again at the first, not behind those that nobody has
+        kept = [segment for segment in segments if segment.base >= known][:1] or kept
+    for empty in [segment for segment in segments if not segment.size and segment not in kept]:
+        empty.remove()  # of a roll that failed: no hole
         segments.remove(empty)
     return segments
 

@@ -394,6 +394,27 @@ def test_a_snapshot_that_a_truncation_removed_vouches_for_nothing_when_the_power
     assert log.check_sequence(batch(b"a", producer_id=7, producer_epoch=0, base_sequence=1)) is None
 
 
+def test_segments_that_a_power_cut_emptied_all_begin_again_at_the_first(disk: MemoryDisk) -> None:
+    """The last one's name says where the log was, and that is more than anybody has."""
+    broker, log = start(disk)
+    fill(broker, log, 2)
+    log.roll()
+    broker.settle()
+    log.delete_before(2, lambda _: None)
+    broker.settle()
+    for _ in range(3):
+        log.append(batch(b"lost"), 0)
+        log.roll()
+    disk.sync_dir("/data/orders-0")
+    disk.crash("none")
+
+    broker, log = start(disk)
+
+    assert ([2], 2, 2) == ([segment.base for segment in log.segments], log.start, log.end)
+    fill(broker, log, 1)
+    assert [2] == offsets(log)
+
+
 def test_what_is_flushed_behind_a_damaged_segment_is_there_when_the_power_goes(disk: MemoryDisk) -> None:
     broker, log = start(disk)
     fill(broker, log, 3)
