@@ -147,7 +147,6 @@ def ends_at(log: PartitionLog, end: int) -> None:
     """The log was cut: no flush in progress vouches for what lies at `end` and beyond."""
     log.truncations += 1
     log._cut_in_flight = True
-    log._names_dirty = True  # snapshots went, too: none may be there again below a later end
     log.end = log.written = end
     log.flushed = min(log.flushed, end)
     log.saved_to = min(log.saved_to, end)

@@ -94,8 +94,7 @@ def take_over(log: PartitionLog, found: Found, *, start: int, trusted: int) -> S
         log._epochs_dirty = True
         # now, and not when a client waits for it: it may have to read much
         log._producers = yield from log.snapshots.load(log.segments, log.end)
-        # Snapshots beyond the end went, and segments of what was lost. None of them may be there again once their
-        # offsets are other records', so the next flush has the folder to sync; a segment may be new, too.
+        # a segment may be new: behind a damaged one
         log._names_dirty = True
     if log.start > log.end:
         if log.size:

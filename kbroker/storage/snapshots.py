@@ -38,11 +38,12 @@ _TRANSACTIONAL = 0x10
 class Snapshots:
     """The snapshot files of one partition, by offset."""
 
-    __slots__ = ("_disk", "_folder", "offsets")
+    __slots__ = ("_disk", "_folder", "_went", "offsets")
 
     def __init__(self, disk: Disk, folder: str) -> None:
         self._disk = disk
         self._folder = folder
+        self._went = False  # older ones were removed; whether for good is not known
         self.offsets: list[int] = []  # rising
         if disk.exists(folder):
             names = [name.removesuffix(SUFFIX) for name in disk.list(folder) if name.endswith(SUFFIX)]
@@ -61,6 +62,7 @@ class Snapshots:
             self.offsets.append(offset)
         for old in self.offsets[:-SNAPSHOTS_KEPT]:
             self._disk.remove(self._path(old))
+            self._went = True
         del self.offsets[:-SNAPSHOTS_KEPT]
         return file
 
@@ -85,10 +87,16 @@ class Snapshots:
         return states
 
     def truncate_to(self, end: int) -> None:
-        """Remove those newer than the log."""
+        """Remove those newer than the log. On the disk when this returns: what is written behind `end` is another
+        history, and a power cut must not bring one back that says what was there before.
+        """
         while self.offsets and self.offsets[-1] > end:
             self._disk.remove(self._path(self.offsets[-1]))
             self.offsets.pop()
+            self._went = True
+        if self._went:
+            self._disk.sync_dir(self._folder)
+            self._went = False
 
     def _path(self, offset: int) -> str:
         return f"{self._folder}/{segment_name(offset)}{SUFFIX}"

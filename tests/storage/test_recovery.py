@@ -394,6 +394,25 @@ def test_a_snapshot_that_a_truncation_removed_vouches_for_nothing_when_the_power
     assert log.check_sequence(batch(b"a", producer_id=7, producer_epoch=0, base_sequence=1)) is None
 
 
+def test_snapshots_that_vouch_for_lost_batches_are_gone_for_good_before_others_are_written(
+    disk: MemoryDisk,
+) -> None:
+    """What is written may survive without having been flushed, and must not find them there."""
+    end_without(disk, "00000000000000000002.snapshot")
+    broker, log = start(disk)
+    assert not disk.exists("/data/orders-0/00000000000000000002.snapshot")
+    disk.crash("none")
+    assert not disk.exists("/data/orders-0/00000000000000000002.snapshot")
+    broker, log = start(disk)
+    fill(broker, log, 2)
+    broker.directory.close()
+    assert disk.exists("/data/orders-0/00000000000000000003.snapshot")
+    _, log = start(disk)
+    log.truncate_to(2)
+    disk.crash("none")
+    assert not disk.exists("/data/orders-0/00000000000000000003.snapshot")
+
+
 def test_segments_that_a_power_cut_emptied_all_begin_again_at_the_first(disk: MemoryDisk) -> None:
     """The last one's name says where the log was, and that is more than anybody has."""
     broker, log = start(disk)
