@@ -93,7 +93,7 @@ def roll_at(log: PartitionLog, base: int) -> Segment:
 def _close(log: PartitionLog, old: Segment, base: int) -> None:
     """Save what recovery would otherwise have to find out of a segment that takes no more batches."""
     flushing.sync_also(log, old.save(closing=True))
-    flushing.sync_also(log, [log.snapshots.take(log.producers, base)])
+    flushing.sync_also(log, [log.snapshots.take(log.producers, base, flushed=log.flushed)])
     log._cut_in_flight = True  # older snapshots went
 
 

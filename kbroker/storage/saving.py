@@ -77,7 +77,7 @@ def closing(log: PartitionLog) -> list[Callable[[], object]]:
     if log._active is not None:
         files += log._active.save()
     if log._producers is not None and log.snapshots.offsets[-1:] != [log.end]:
-        files.append(log.snapshots.take(log._producers, log.end))
+        files.append(log.snapshots.take(log._producers, log.end, flushed=log.flushed))
     files = [file for file in files if directory.disk.exists(file.path)]  # older snapshots may be gone again
     steps: list[Callable[[], object]] = []
     if log._epochs_dirty:

@@ -6,6 +6,7 @@ each producer's newest batch, as Kafka's does; the ones before it are read from 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -49,8 +50,14 @@ class Snapshots:
             names = [name.removesuffix(SUFFIX) for name in disk.list(folder) if name.endswith(SUFFIX)]
             self.offsets = sorted(int(name) for name in names if name.isdigit())
 
-    def take(self, states: ProducerStates, offset: int) -> File:
-        """Write the state at log end `offset`. Returns the file, not synced; older ones go."""
+    def take(self, states: ProducerStates, offset: int, *, flushed: int) -> File:
+        """Write the state at log end `offset`. Returns the file, not synced; older ones go.
+
+        The newest one below `flushed` stays: should the power go, the others may lie beyond what is left of the log,
+        and the batches below them may have been deleted.
+        """
+        if offset in self.offsets:  # to write it again could, for a moment, leave none
+            return self._disk.open(self._path(offset))
         file = self._disk.open(self._path(offset), create=True)
         try:
             if file.size:
@@ -58,12 +65,12 @@ class Snapshots:
             file.append([states.encode()])
         finally:
             file.close()
-        if offset not in self.offsets:
-            self.offsets.append(offset)
-        for old in self.offsets[:-SNAPSHOTS_KEPT]:
-            self._disk.remove(self._path(old))
+        self.offsets.append(offset)
+        needless = min(len(self.offsets) - SNAPSHOTS_KEPT, bisect_left(self.offsets, flushed) - 1)
+        for _ in range(needless):
+            self._disk.remove(self._path(self.offsets[0]))
+            del self.offsets[0]
             self._went = True
-        del self.offsets[:-SNAPSHOTS_KEPT]
         return file
 
     def load(self, segments: list[Segment], end: int) -> Slices[ProducerStates]:

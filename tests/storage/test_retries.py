@@ -178,6 +178,54 @@ def test_a_retry_is_recognised_though_retention_took_its_batch_and_the_power_wen
         assert 0 == send(log, 0)
 
 
+def test_the_newest_snapshot_below_what_is_flushed_stays_when_the_batches_below_it_go() -> None:
+    """Those beyond may lie behind the end that a power cut leaves: they say nothing then."""
+    disk = MemoryDisk()
+    broker, log = start(disk)
+    send(log, 0)
+    log.roll()
+    broker.settle()
+    log.delete_before(2, lambda _: None)
+    for number in range(1, 5):
+        send(log, number)
+        log.roll()
+    while broker.threads.step():  # the turn does not end: no flush
+        pass
+    assert not disk.exists("/data/orders-0/00000000000000000000.log")
+    disk.sync_dir("/data/orders-0")
+    disk.crash("none")
+
+    broker, log = start(disk)
+
+    assert (2, 2) == (log.start, log.end)  # there are empty segments up to offset 10
+    assert 0 == send(log, 0)
+    for number in range(1, 9):
+        send(log, number)
+        log.roll()
+        broker.settle()
+    snapshots = [name for name in disk.list("/data/orders-0") if name.endswith(".snapshot")]
+    assert [f"{offset:020d}.snapshot" for offset in (14, 16, 18)] == snapshots
+
+
+def test_a_snapshot_that_is_there_is_not_written_again() -> None:
+    disk = MemoryDisk()
+    broker, log = start(disk)
+    send(log, 0)
+    stop(broker)
+    broker, log = start(disk)
+    before = len(disk.log)
+
+    log.roll()
+
+    snapshot = "/data/orders-0/00000000000000000002.snapshot"
+    assert [0, 2] == [segment.base for segment in log.segments]
+    assert snapshot not in [path for _, path in disk.log[before:]]
+    broker.settle()
+    disk.crash("none")
+    _, log = start(disk)
+    assert 0 == send(log, 0)
+
+
 @pytest.mark.parametrize("keep", ["none", "torn", "all"])
 @pytest.mark.parametrize("roll", [False, True])
 def test_old_segments_that_go_take_nothing_along_when_the_power_goes(keep: str, roll: bool) -> None:
