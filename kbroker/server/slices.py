@@ -82,6 +82,30 @@ class Awaited(Generic[T]):
         return self._called.__await__()
 
 
+def result_of(work: Awaitable[T]) -> Generator[Awaitable[None], None, T]:
+    """Steps that wait for `work`, and return what it does."""
+    results: list[T] = []
+
+    async def wait() -> None:
+        results.append(await work)
+
+    yield wait()
+    return results[0]
+
+
+async def at_once(steps: Steps[R]) -> R:
+    """The response of steps that are too few to pause; what they wait for is waited for, and others of the connection
+    are served meanwhile."""
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as end:
+            response: R = end.value
+            return response
+        if step is not None:
+            await step
+
+
 class Large(Generic[R]):
     """A response of so many parts that it is encoded in slices, too. Until then its connection is not read from."""
 

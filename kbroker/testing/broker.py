@@ -35,7 +35,7 @@ from kbroker.protocol.messages.topics import (
     DeleteTopicState,
 )
 from kbroker.protocol.records import Record, decode_records, split_batches
-from kbroker.server.handlers.topics import handle_create_topics, handle_delete_topics
+from kbroker.server.handlers.topics import create_topics, delete_topics
 from kbroker.server.rooms import Call
 from kbroker.storage.disk import RealDisk
 from kbroker.testing.text import config_text, raise_if_refused
@@ -208,7 +208,7 @@ class Broker:
             ],
             timeout_ms=int(CALL_SECONDS_MAX * 1000),
         )
-        answer = self.call(lambda node: handle_create_topics(node.rooms, _call(7), request))
+        answer = self.call(lambda node: create_topics(node.rooms, _call(7), request))
         raise_if_refused(answer.topics[0])
         return name
 
@@ -237,7 +237,7 @@ class Broker:
         request = DeleteTopicsRequest(
             topics=[DeleteTopicState(name=name) for name in names], timeout_ms=int(CALL_SECONDS_MAX * 1000)
         )
-        answer = self.call(lambda node: handle_delete_topics(node.rooms, _call(6), request))
+        answer = self.call(lambda node: delete_topics(node.rooms, _call(6), request))
         for result in answer.responses:
             raise_if_refused(result)
 

@@ -34,9 +34,14 @@ from kbroker.protocol.messages.offsets import (
 )
 from kbroker.protocol.messages.produce import PartitionProduceData, ProduceRequest, TopicProduceData
 from kbroker.protocol.messages.topics import (
+    CreatableTopic,
+    CreatePartitionsRequest,
+    CreatePartitionsTopic,
+    CreateTopicsRequest,
     DeleteRecordsPartition,
     DeleteRecordsRequest,
     DeleteRecordsTopic,
+    DeleteTopicsRequest,
 )
 from kbroker.protocol.records import build_batch, decode_records, record, split_batches
 from kbroker.replication.partition import WRITTEN
@@ -491,3 +496,43 @@ async def test_a_fetch_of_many_that_breaks_leaves_no_session(served, monkeypatch
     await served.finish()
 
     assert (False, 0) == (served.wire.connection.open, len(sessions))
+
+
+# -- changes of topics
+
+
+async def test_many_topics_that_cannot_be_created_are_answered(served):
+    topics = [CreatableTopic(name=f"x{number}", num_partitions=0) for number in range(MANY)]
+
+    response = await served.ask(CreateTopicsRequest(topics=topics), 5)
+
+    assert [(f"x{number}", ErrorCode.INVALID_PARTITIONS) for number in range(MANY)] == [
+        (each.name, each.error_code) for each in response.topics
+    ]
+    assert 2 * SLICES <= served.pauses
+
+
+async def test_many_topics_are_created_deleted_and_get_more_partitions(served):
+    names = [f"x{number}" for number in range(SLICE + 5)]
+    topics = [CreatableTopic(name=name, num_partitions=1, replication_factor=1) for name in names]
+    created = await served.ask(CreateTopicsRequest(topics=topics), 5)
+    assert [(name, 0) for name in names] == [(each.name, each.error_code) for each in created.topics]
+
+    more = [CreatePartitionsTopic(name=name, count=2, assignments=None) for name in [*names, "y"]]
+    grown = await served.ask(CreatePartitionsRequest(topics=more), 2)
+    expected = [(name, 0) for name in names] + [("y", UNKNOWN)]
+    assert expected == [(each.name, each.error_code) for each in grown.results]
+    assert 2 == len(served.house.state.topics["x7"].partitions)
+
+    deleted = await served.ask(DeleteTopicsRequest(topic_names=[*names, "y"]), 4)
+    assert expected == [(each.name, each.error_code) for each in deleted.responses]
+    assert ["t"] == list(served.house.state.topics)
+
+
+async def test_many_deletions_are_refused_where_none_is_allowed(tmp_path):
+    house = House(tmp_path, {"delete.topic.enable": "false"})
+    house.open_disk()
+
+    response = await Served(house).ask(DeleteTopicsRequest(topic_names=["t"] * MANY), 4)
+
+    assert [ErrorCode.TOPIC_DELETION_DISABLED] * MANY == [each.error_code for each in response.responses]

@@ -10,6 +10,7 @@ from typing import Any
 
 from kbroker.errors import ErrorCode
 from kbroker.groups.events import Beat, Beaten, Join, Joined, Leave, Leaver, Left, Protocol, Sync, Synced
+from kbroker.groups.limits import PROTOCOLS_MAX
 from kbroker.protocol.messages.groups import (
     HeartbeatRequest,
     HeartbeatResponse,
@@ -64,7 +65,10 @@ def handle_join_group(rooms: Rooms, call: Call, request: JoinGroupRequest) -> Jo
         session_timeout_ms=request.session_timeout_ms,
         rebalance_timeout_ms=rebalance_timeout_ms,
         protocol_type=request.protocol_type,
-        protocols=tuple([Protocol(protocol.name, protocol.metadata) for protocol in request.protocols]),
+        protocols=tuple(
+            # one too many is refused as all of them would be
+            [Protocol(each.name, each.metadata) for each in request.protocols[: PROTOCOLS_MAX + 1]]
+        ),
         needs_member_id=version >= MEMBER_ID_REQUIRED_FROM,
         may_skip_assignment=version >= SKIPS_ASSIGNMENT_FROM,
         reason=request.reason or "",

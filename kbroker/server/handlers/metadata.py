@@ -34,7 +34,7 @@ from kbroker.server.handlers.shared import (
 )
 from kbroker.server.handlers.topics import CLUSTER_METADATA_TOPIC, auto_create
 from kbroker.server.rooms import Call, Rooms
-from kbroker.server.slices import SLICE, Large, Pace, Steps, in_slices
+from kbroker.server.slices import SLICE, Large, Pace, Steps, in_slices, result_of
 
 
 def handle_metadata(
@@ -87,11 +87,7 @@ def _describe_many(
         if pace.over():
             yield None
     if missing:
-
-        async def create() -> None:
-            refused.update(await _create(rooms, call, missing))
-
-        yield create()
+        refused = yield from result_of(_create(rooms, call, missing))
     answer = _Answer(rooms, call, request)
     for topic in answer.each(asked, refused):
         topics.append(topic)

@@ -45,7 +45,17 @@ from kbroker.server.handlers.ends import CatchUp, is_behind
 from kbroker.server.handlers.shared import reason
 from kbroker.server.quotas import Mutations
 from kbroker.server.rooms import Call, Later, Rooms
-from kbroker.server.slices import Awaited, Large, Pace, Steps, are_many, in_slices
+from kbroker.server.slices import (
+    SLICE,
+    Awaited,
+    Large,
+    Pace,
+    Steps,
+    are_many,
+    at_once,
+    in_slices,
+    result_of,
+)
 
 log = logs.get_logger("server")
 
@@ -61,9 +71,9 @@ Replicas = tuple[int, ...]
 # CreateTopics --------------------------------------------------------------------------------------------------
 
 
-async def handle_create_topics(
+def handle_create_topics(
     rooms: Rooms, call: Call, request: CreateTopicsRequest
-) -> CreateTopicsResponse:
+) -> CreateTopicsResponse | Coroutine[Any, Any, CreateTopicsResponse | Large[CreateTopicsResponse]]:
     """CreateTopics: v2-7.
 
     Answers when the topics are durable in the cluster's state; clients can produce to them at once. A name that comes
@@ -71,7 +81,19 @@ async def handle_create_topics(
     v4 -1 for the broker's defaults (KIP-464) · v5 flexible, configs in the answer (KIP-525) · v6 THROTTLING_QUOTA_EXCEEDED
     (KIP-599) · v7 topic ids (KIP-516)
     """
-    counted = Counter(topic.name for topic in request.topics)
+    if len(request.topics) > SLICE:
+        return in_slices(call, _creating_topics(rooms, call, request))
+    return create_topics(rooms, call, request)
+
+
+async def create_topics(rooms: Rooms, call: Call, request: CreateTopicsRequest) -> CreateTopicsResponse:
+    """The same without pauses, for who has nobody else to serve."""
+    return await at_once(_creating_topics(rooms, call, request))
+
+
+def _creating_topics(rooms: Rooms, call: Call, request: CreateTopicsRequest) -> Steps[CreateTopicsResponse]:
+    pace = Pace()
+    counted = Counter([topic.name for topic in request.topics])
     wanted = {topic.name: topic for topic in request.topics}
     outcome: dict[str, NewTopic | KafkaError] = {}
     too_many = _partitions_asked_for(rooms, request.topics) > PARTITIONS_PER_REQUEST_MAX
@@ -86,11 +108,18 @@ async def handle_create_topics(
             outcome[name] = KafkaError(ErrorCode.INVALID_REQUEST, "Duplicate topic name.")
         else:
             outcome[name] = _checked(rooms, topic, quota)
-    refused = {} if request.validate_only else await _create(rooms, outcome.values())
+        if pace.over():
+            yield None
+    refused: dict[str, KafkaError] = {}
+    if not request.validate_only:
+        refused = yield from result_of(_create(rooms, outcome.values()))
     describe = _Described(rooms)
-    return CreateTopicsResponse(
-        topics=[describe.result(name, refused.get(name, planned)) for name, planned in outcome.items()]
-    )
+    response = CreateTopicsResponse()
+    for name, planned in outcome.items():
+        response.topics.append(describe.result(name, refused.get(name, planned)))
+        if pace.over():
+            yield None
+    return response
 
 
 async def auto_create(rooms: Rooms, call: Call, names: Sequence[str]) -> dict[str, KafkaError]:
@@ -274,9 +303,9 @@ class _Described:
 # DeleteTopics --------------------------------------------------------------------------------------------------
 
 
-async def handle_delete_topics(
+def handle_delete_topics(
     rooms: Rooms, call: Call, request: DeleteTopicsRequest
-) -> DeleteTopicsResponse:
+) -> DeleteTopicsResponse | Coroutine[Any, Any, DeleteTopicsResponse | Large[DeleteTopicsResponse]]:
     """DeleteTopics: v1-6.
 
     Answers when the deletion is durable in the cluster's state; files go later. What is named twice is refused.
@@ -284,31 +313,57 @@ async def handle_delete_topics(
     v3 TOPIC_DELETION_DISABLED (KIP-322) · v4 flexible · v5 error messages, THROTTLING_QUOTA_EXCEEDED (KIP-599) · v6 topic
     ids (KIP-516)
     """
+    if len(request.topics) + len(request.topic_names) > SLICE:
+        return in_slices(call, _deleting_topics(rooms, call, request))
+    return delete_topics(rooms, call, request)
+
+
+async def delete_topics(rooms: Rooms, call: Call, request: DeleteTopicsRequest) -> DeleteTopicsResponse:
+    """The same without pauses, for who has nobody else to serve."""
+    return await at_once(_deleting_topics(rooms, call, request))
+
+
+def _deleting_topics(rooms: Rooms, call: Call, request: DeleteTopicsRequest) -> Steps[DeleteTopicsResponse]:
+    pace = Pace()
+    response = DeleteTopicsResponse()
     asked = (
         request.topics if call.version >= 6 else [DeleteTopicState(name=name) for name in request.topic_names]
     )
+    yield None
     if not rooms.settings.delete_topic_enable:
-        return DeleteTopicsResponse(responses=[_deletion_disabled(call, each) for each in asked])
-    counted = Counter((each.name, each.topic_id) for each in asked)
-    found: dict[Named, Topic | KafkaError] = {
-        key: _to_delete(rooms.cluster.state, each, times=counted[key])
-        for key, each in {(each.name, each.topic_id): each for each in asked}.items()
-    }
+        for each in asked:
+            response.responses.append(_deletion_disabled(call, each))
+            if pace.over():
+                yield None
+        return response
+    counted = Counter([(each.name, each.topic_id) for each in asked])
+    yield None
+    found: dict[Named, Topic | KafkaError] = {}
+    for each in asked:
+        key = each.name, each.topic_id
+        if key not in found:
+            found[key] = _to_delete(rooms.cluster.state, each, times=counted[key])
+        if pace.over():
+            yield None
     _refuse_named_by_id(found)
+    yield None
     quota = rooms.quotas.mutations(call, strict=call.version >= 5)
     found = {key: _allowed(topic, quota) for key, topic in found.items()}
     topics = [topic for topic in found.values() if isinstance(topic, Topic)]
     refused: dict[UUID, KafkaError] = {}
     if topics:
-        results = await _proposed(rooms, DeleteTopics([topic.id for topic in topics]), len(topics))
+        command = DeleteTopics([topic.id for topic in topics])
+        results = yield from result_of(_proposed(rooms, command, len(topics)))
         refused = {
             topic.id: result
             for topic, result in zip(topics, results, strict=True)
             if isinstance(result, KafkaError)
         }
-    return DeleteTopicsResponse(
-        responses=[_deleted(name, wire_id, topic, refused) for (name, wire_id), topic in found.items()]
-    )
+    for (name, wire_id), topic in found.items():
+        response.responses.append(_deleted(name, wire_id, topic, refused))
+        if pace.over():
+            yield None
+    return response
 
 
 Named = tuple[str | None, bytes]  # how a client names a topic to delete
@@ -374,19 +429,31 @@ def _deleted(
 # CreatePartitions ----------------------------------------------------------------------------------------------
 
 
-async def handle_create_partitions(
+def handle_create_partitions(
     rooms: Rooms, call: Call, request: CreatePartitionsRequest
-) -> CreatePartitionsResponse:
+) -> (
+    CreatePartitionsResponse | Coroutine[Any, Any, CreatePartitionsResponse | Large[CreatePartitionsResponse]]
+):
     """CreatePartitions: v0-3.
 
     `count` is the number of partitions afterwards; assignments are those of the new ones.
     v2 flexible · v3 THROTTLING_QUOTA_EXCEEDED (KIP-599)
     """
-    counted = Counter(topic.name for topic in request.topics)
+    steps = _creating_partitions(rooms, call, request)
+    return in_slices(call, steps) if len(request.topics) > SLICE else at_once(steps)
+
+
+def _creating_partitions(
+    rooms: Rooms, call: Call, request: CreatePartitionsRequest
+) -> Steps[CreatePartitionsResponse]:
+    pace = Pace()
+    counted = Counter([topic.name for topic in request.topics])
     outcome: dict[str, MorePartitions | KafkaError] = {}
     room = PARTITIONS_PER_REQUEST_MAX
     quota = rooms.quotas.mutations(call, strict=call.version >= 3)
     for topic in request.topics:
+        if pace.over():
+            yield None
         if counted[topic.name] > 1:
             outcome[topic.name] = KafkaError(ErrorCode.INVALID_REQUEST, "Duplicate topic name.")
             continue
@@ -398,8 +465,13 @@ async def handle_create_partitions(
         except KafkaError as error:
             outcome[topic.name] = error
     if not request.validate_only:
-        outcome |= await _grow(rooms, outcome)
-    return CreatePartitionsResponse(results=[_grown_result(name, each) for name, each in outcome.items()])
+        outcome |= yield from result_of(_grow(rooms, outcome))
+    response = CreatePartitionsResponse()
+    for name, each in outcome.items():
+        response.results.append(_grown_result(name, each))
+        if pace.over():
+            yield None
+    return response
 
 
 def _grown(rooms: Rooms, asked: CreatePartitionsTopic, room: int) -> MorePartitions:
