@@ -149,14 +149,24 @@ def find_segments(disk: Disk, folder: str, config: TopicConfig, *, known: int = 
         names = disk.list(folder)
     bases = sorted(int(name[:-4]) for name in names if name.endswith(".log") and name[:-4].isdigit())
     segments = [Segment(disk, folder, base, disk.size(f"{folder}/{base:020d}.log"), config) for base in bases]
-    kept = segments[-1:]
-    if not any(segment.size for segment in segments):
-        # a power cut took the records of all: they begin again at the first, not behind those that nobody has
-        kept = [segment for segment in segments if segment.base >= known][:1] or kept
+    kept = _first_emptied(segments, known) or segments[-1:]
     for empty in [segment for segment in segments if not segment.size and segment not in kept]:
         empty.remove()  # of a roll that failed: no hole
         segments.remove(empty)
     return segments
+
+
+def _first_emptied(segments: list[Segment], known: int) -> list[Segment]:
+    """The segment where the log goes on, when a power cut took all of its records from offset `known` on, or none.
+
+    Segments below the log's start may be back, and end anywhere: neither they nor later names say where it was.
+    """
+    at = next((at for at, segment in enumerate(segments) if segment.base >= known), len(segments))
+    if at == len(segments) or segments[at].size:
+        return []
+    before = [segment for segment in segments[:at] if segment.size][-1:]
+    end = _end_of(before[0]) if before else known
+    return [segments[at]] if end is not None and end <= segments[at].base else []
 
 
 def _check(segment: Segment, found: Found, point: int, *, may_end_short: bool) -> Slices[scan.Damaged | None]:

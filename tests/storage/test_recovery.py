@@ -413,10 +413,13 @@ def test_snapshots_that_vouch_for_lost_batches_are_gone_for_good_before_others_a
     assert not disk.exists("/data/orders-0/00000000000000000003.snapshot")
 
 
-def test_segments_that_a_power_cut_emptied_all_begin_again_at_the_first(disk: MemoryDisk) -> None:
+@pytest.mark.parametrize("back", [False, True], ids=["", "a-deleted-one-is-back"])
+def test_segments_that_a_power_cut_emptied_all_begin_again_at_the_first(disk: MemoryDisk, back: bool) -> None:
     """The last one's name says where the log was, and that is more than anybody has."""
     broker, log = start(disk)
-    fill(broker, log, 2)
+    fill(broker, log, 1)
+    deleted = disk.read(LOG)
+    fill(broker, log, 1)
     log.roll()
     broker.settle()
     log.delete_before(2, lambda _: None)
@@ -426,10 +429,13 @@ def test_segments_that_a_power_cut_emptied_all_begin_again_at_the_first(disk: Me
         log.roll()
     disk.sync_dir("/data/orders-0")
     disk.crash("none")
+    if back:  # a part of it
+        put_back(disk, LOG, deleted)
 
     broker, log = start(disk)
 
-    assert ([2], 2, 2) == ([segment.base for segment in log.segments], log.start, log.end)
+    assert [0, 2][not back :] == [segment.base for segment in log.segments]
+    assert (2, 2, False) == (log.start, log.end, log.lost)
     fill(broker, log, 1)
     assert [2] == offsets(log)
 
