@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
@@ -106,6 +107,20 @@ class LazyVerbs(click.Group):
         """The list in --help, from the table."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, verb.help) for name, verb in VERBS.items()])
+
+
+class GivenPath(click.Path):
+    """A path that somebody names. An empty one is what a shell makes of "$UNSET": it must not stand for another place."""
+
+    def convert(
+        self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        """The path; a usage error that names the option where there is none."""
+        if not os.fspath(value):
+            flag = param.opts[0] if param is not None else "the path"
+            words = f"{flag} is empty: give a path, or leave {flag} out (is a shell's variable not set?)"
+            raise click.UsageError(words, ctx)
+        return super().convert(value, param, ctx)
 
 
 def _tell_version(context: click.Context, _: click.Parameter, asked: bool) -> None:

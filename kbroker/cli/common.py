@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
 
 import click
 
+from kbroker.cli import GivenPath
 from kbroker.cli.output import json_text, printable
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def complete_groups(ctx: click.Context, param: click.Parameter, incomplete: str)
 
 def _file_option(flag: str, help: str) -> Callable[[Any], Any]:
     return click.option(
-        flag, metavar="FILE", type=click.Path(path_type=Path, dir_okay=False), is_eager=True, help=help
+        flag, metavar="FILE", type=GivenPath(path_type=Path, dir_okay=False), is_eager=True, help=help
     )
 
 

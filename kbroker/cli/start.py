@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from kbroker import __version__, is_compiled
+from kbroker.cli import GivenPath
 
 if TYPE_CHECKING:
     from kbroker.config import Settings
@@ -24,13 +25,13 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--data-dir",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=GivenPath(path_type=Path, file_okay=False),
     metavar="DIR",
     help="Where the logs are kept [default: $XDG_DATA_HOME/kbroker].",
 )
 @click.option(
     "--config",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=GivenPath(path_type=Path, dir_okay=False),
     metavar="FILE",
     help="Settings in the syntax and with the names of Kafka's server.properties.",
 )

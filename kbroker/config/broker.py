@@ -27,6 +27,11 @@ from kbroker.config.topics import CODECS, HOUR_MS, MINUTE_MS, TIMESTAMP_TYPES, c
 PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 
 
+def check_folder(folders: tuple[str, ...]) -> str | None:
+    """Why the folders of the data are refused: an empty text must not stand for the default one."""
+    return None if folders else "it names no folder"
+
+
 class BrokerOptions:
     """The rows, by subject."""
 
@@ -37,10 +42,10 @@ class BrokerOptions:
         "broker.rack", STRING, None, doc="Where this broker stands; replicas are spread over racks."
     )
     log_dir_option: tuple[str, ...] | None = option(
-        "log.dir", LIST, None, doc="The folder of the data, where log.dirs is not set."
+        "log.dir", LIST, None, check=check_folder, doc="The folder of the data, where log.dirs is not set."
     )
     log_dirs_option: tuple[str, ...] | None = option(
-        "log.dirs", LIST, None, doc="The folder of the data: one."
+        "log.dirs", LIST, None, check=check_folder, doc="The folder of the data: one."
     )
 
     # Listeners

@@ -49,6 +49,14 @@ def test_a_mistyped_option_is_told_which_was_meant():
     assert "behind it" not in said
 
 
+@pytest.mark.parametrize("flag", ["--ca", "--cert", "--key", "--command-config"])
+def test_an_empty_path_is_no_path(flag):
+    done = CliRunner().invoke(main, ["topic", "list", flag, ""])
+
+    assert 2 == done.exit_code
+    assert f"Error: {flag} is empty: give a path, or leave {flag} out" in done.stderr
+
+
 @pytest.mark.parametrize("name", VERBS)
 def test_the_tables_help_is_the_verbs_own(name):
     """--help shows the table; the verb's own first line must not say something else."""

@@ -123,6 +123,15 @@ def test_a_refusal_is_one_sentence_on_stderr(started, options, named):
     assert 1 == result.stderr.count("\n")
 
 
+@pytest.mark.parametrize("option", ["--data-dir", "--config"])
+def test_an_empty_path_is_refused(started, option):
+    """A shell makes it of "$UNSET": the data must not go to another place than was meant."""
+    result, settings = started(option, "")
+
+    assert (2, None) == (result.exit_code, settings)
+    assert f"Error: {option} is empty: give a path, or leave {option} out" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "value", "choices"),
     [

@@ -210,6 +210,8 @@ def test_a_wrong_number_is_told_what_it_may_be(assignment, allowed):
         ("max.connections.per.ip=0", ["lets nobody in", "max.connections.per.ip.overrides"]),
         ("max.connections.per.ip.overrides=here:1", ["here is not an address"]),
         ("node.id=-1", ["0 or more"]),
+        ("log.dirs=", ["log.dirs= cannot be used (it names no folder)", "or leave it out"]),
+        ("log.dir=", ["log.dir= cannot be used (it names no folder)", "or leave it out"]),
         ("log.dirs=/a,/b", ["2 folders", "one log directory"]),
         ("num.partitions", ["is not name=value"]),
         ("process.roles=controller", ["process.roles=controller", "process.roles=broker"]),

@@ -116,13 +116,21 @@ def reach(
         typed["ssl.key.password"] = "ssl.key.password in a file for --command-config"
     identification = options.get("ssl.endpoint.identification.algorithm", "https")
     return Reach(
-        bootstrap=parse_servers(bootstrap or properties.get("bootstrap.servers") or "localhost"),
+        bootstrap=_servers(bootstrap, properties),
         client_id=properties.get("client.id", CLIENT_ID),
         tls=tls or protocol == "SSL" or any(path is not None for path in (ca, cert, key)),
         check_host=bool(identification.strip()),
         ssl_options=options,
         typed=typed,
     )
+
+
+def _servers(given: str | None, properties: Mapping[str, str]) -> tuple[Address, ...]:
+    if given is None:
+        return parse_servers(properties.get("bootstrap.servers") or "localhost")
+    if not given.strip():  # what a shell makes of "$UNSET": it must not mean the broker of this machine
+        raise ClientError("--bootstrap-server is empty: give HOST:PORT, or leave it out for localhost:9092")
+    return parse_servers(given)
 
 
 def _authorities(ca: Path) -> str:

@@ -51,6 +51,13 @@ def test_flags_stand_above_the_file():
     assert (Address("there", 1),) == made({"bootstrap.servers": "there:1"}).bootstrap
 
 
+@pytest.mark.parametrize("empty", ["", " "])
+def test_servers_that_were_given_empty_are_not_the_default(empty):
+    """A shell makes it of "$UNSET": what was meant for another cluster must not go to this machine's."""
+    with pytest.raises(ClientError, match="--bootstrap-server is empty: give HOST:PORT, or leave it out"):
+        made({"bootstrap.servers": "there:1"}, bootstrap=empty)
+
+
 @pytest.mark.parametrize("protocol", ["SASL_SSL", "SASL_PLAINTEXT", "TLS"])
 def test_protocols_that_are_not_spoken_are_named(protocol):
     with pytest.raises(ClientError, match=f"security.protocol={protocol}"):
