@@ -57,7 +57,7 @@ REMOVED = frozenset(
 _CURES = {
     "authorizer.class.name": "there are no ACLs here yet, and whoever reaches a listener may do everything: leave it "
     "out if that is meant",
-    "port": "it is no option since Kafka 3.0: say it in listeners, as in listeners=PLAINTEXT://:9092",
+    "port": "it is no option since Kafka 3.0: say it in listeners, as in listeners=PLAINTEXT://localhost:9092",
     "host.name": "it is no option since Kafka 3.0: say it in listeners, as in listeners=PLAINTEXT://localhost:9092",
     "advertised.port": "it is no option since Kafka 3.0: say it in advertised.listeners",
     "advertised.host.name": "it is no option since Kafka 3.0: say it in advertised.listeners",

@@ -12,6 +12,11 @@ _ESCAPES = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
 
 def parse_properties(data: bytes, path: str) -> dict[str, str]:
     """Keys and values, the last of a repeated key. UTF-8; bytes that are not are read as Latin-1, as Java does."""
+    return {key: value for key, (value, _) in parse_lines(data, path).items()}
+
+
+def parse_lines(data: bytes, path: str) -> dict[str, tuple[str, int]]:
+    """As `parse_properties`, each value with the number of its line."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -20,7 +25,7 @@ def parse_properties(data: bytes, path: str) -> dict[str, str]:
     for number, line in _logical_lines(text):
         key, value = _split(line)
         try:
-            values[_unescaped(key)] = _unescaped(value)
+            values[_unescaped(key)] = _unescaped(value), number
         except ValueError:
             raise StartError(
                 f"{path} line {number}: \\u is not followed by four hexadecimal digits; write the character itself, "

@@ -16,7 +16,7 @@ from kbroker.config.alter import ConfigOp
 from kbroker.config.broker import BROKER_OPTIONS, BrokerOptions
 from kbroker.config.checks import check_alter, check_topic
 from kbroker.config.options import BadValue, Option
-from kbroker.config.properties import parse_properties
+from kbroker.config.properties import parse_lines
 from kbroker.config.tls import TlsOptions
 from kbroker.config.topics import TOPIC_OPTIONS, TopicConfig
 from kbroker.errors import StartError
@@ -74,13 +74,23 @@ class Settings(BrokerOptions):
 
         `environment` is asked for XDG_DATA_HOME and HOME. StartError names the option, the value and the cure.
         """
-        static = dict(file) if isinstance(file, Mapping) else _read(file) if file is not None else {}
+        lines: dict[str, int] = {}  # of what the file gives
+        if file is None or isinstance(file, Mapping):
+            static = dict(file or {})
+        else:
+            static = {}
+            for name, (value, line) in _read(file).items():
+                static[name], lines[name] = value, line
         for text in overrides:
             name, separator, value = text.partition("=")
             if not separator or not name.strip():
                 raise StartError(f"'{text}' is not name=value: write for example num.partitions=3")
             static[name.strip()] = value.strip()
-        return cls(static, environment=environment, host_name=host_name)
+            lines.pop(name.strip(), None)
+        try:
+            return cls(static, environment=environment, host_name=host_name)
+        except StartError as error:
+            raise StartError(_placed(str(error), file, lines)) from None
 
     # Values ----------------------------------------------------------------------------------------------------
 
@@ -354,13 +364,21 @@ class Settings(BrokerOptions):
                 )
 
 
-def _read(path: str | os.PathLike[str]) -> dict[str, str]:
+def _placed(sentence: str, file: object, lines: Mapping[str, int]) -> str:
+    """The sentence behind file and line, where it begins with an option that the file gave."""
+    name = sentence.partition(" ")[0].partition("=")[0].rstrip(":")
+    if name == "listener":  # one of them
+        name = "listeners"
+    return f"{file} line {lines[name]}: {sentence}" if name in lines else sentence
+
+
+def _read(path: str | os.PathLike[str]) -> dict[str, tuple[str, int]]:
     try:
         with open(path, "rb") as file:
             data = file.read()
     except OSError as error:
         raise StartError(f"{path} cannot be read ({error.strerror}): name a server.properties file") from None
-    return parse_properties(data, str(path))
+    return parse_lines(data, str(path))
 
 
 def _inert(name: str) -> Option | None:

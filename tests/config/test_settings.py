@@ -74,7 +74,7 @@ def test_the_data_goes_where_xdg_says():
     ("option", "cure"),
     [
         ("authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer", "leave it out"),
-        ("port=9094", "say it in listeners"),
+        ("port=9094", "say it in listeners, as in listeners=PLAINTEXT://localhost:9092"),
         ("host.name=broker-1", "say it in listeners"),
         ("advertised.host.name=broker-1", "say it in advertised.listeners"),
         ("advertised.port=9094", "say it in advertised.listeners"),
@@ -112,6 +112,36 @@ def test_a_stock_file_is_taken(tmp_path):
         "transaction.state.log.min.isr",
         "transaction.state.log.replication.factor",
     ] == settings.ignored
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("node.id=1\n\nport=9094\n", " line 3: port=9094 cannot be had: "),
+        ("num.partitions=1\nnum.partitionz=3\n", " line 2: num.partitionz is no option"),
+        ("num.partitions=\\\n many\nnode.id=1", " line 1: num.partitions=many cannot be used"),
+        ("#\nlisteners=PLAINTEXT:9092", " line 2: listeners: 'PLAINTEXT:9092' is not"),
+        ("#\nlisteners=FOO://a:1", " line 2: listener FOO has no security protocol"),
+        ("#\nprocess.roles=controller", " line 2: process.roles=controller has no broker"),
+        ("log.dirs=/a,/b", " line 1: log.dirs names 2 folders"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_told_with_its_line(tmp_path, text, said):
+    path = tmp_path / "server.properties"
+    path.write_text(text)
+
+    with pytest.raises(StartError) as error:
+        Settings.load(path)
+
+    assert str(error.value).startswith(f"{path}{said}")
+
+
+def test_what_is_wrong_above_a_file_is_not_blamed_on_it(tmp_path):
+    path = tmp_path / "server.properties"
+    path.write_text("num.partitions=3\n")
+
+    with pytest.raises(StartError, match=r"^num\.partitions=0 cannot be used"):
+        Settings.load(path, ["num.partitions=0"])
 
 
 def test_a_file_that_is_not_there_is_said():
