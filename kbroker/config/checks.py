@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kbroker.config.alter import APPEND, DELETE, SET, SUBTRACT, ConfigOp, altered
 from kbroker.config.client_metrics import check_subscription
 from kbroker.config.groups import GROUP_OPTIONS, bounds_of
+from kbroker.config.listeners import PREFIX
 from kbroker.config.options import INT, LIST, PER_BROKER, READ_ONLY, Option, ResourceType
 from kbroker.config.topics import TOPIC_OPTIONS, TopicConfig
 from kbroker.errors import ErrorCode, KafkaError
@@ -136,6 +137,8 @@ def _check_alter_broker(
             op = op._replace(base=row.default_text or "")
         based.append(op)
     changed = [(name, _broker_option(settings, name)) for name in _set_by(based)]
+    for name, _ in changed:
+        _check_listener(settings, name)
     _check_dynamic(changed, all_brokers=broker == "")
     after = altered(current, based)
     for name, row in changed:
@@ -247,6 +250,25 @@ def _broker_option(settings: Settings, name: str) -> Option:
         # Kafka takes names it does not know, for plug-ins; there are none here, so it can only be a mistake.
         raise _invalid(f"Unknown config name: {name}{settings.nearest(name)}")
     return row
+
+
+def _check_listener(settings: Settings, name: str) -> None:
+    """An option of a listener that is not there has no effect, nor has one whose listener is not in lower case.
+
+    Kafka takes both, and whoever renews a certificate so sees "changed" and the old one served on.
+    """
+    if not name.startswith(PREFIX):
+        return
+    given, _, rest = name.removeprefix(PREFIX).partition(".")
+    there = [endpoint.listener for endpoint in settings.listeners]
+    names = dict.fromkeys(each.lower() for each in (*there, *(settings.controller_listener_names or ())))
+    if given in names:
+        return
+    from difflib import get_close_matches
+
+    near = get_close_matches(given.lower(), names, 1, 0.6)
+    hint = f"did you mean {PREFIX}{near[0]}.{rest}?" if near else f"name one of {', '.join(names)}"
+    raise _invalid(f"Unknown config name: {name}: there is no listener {given}: {hint}")
 
 
 def _check_broker_name(settings: Settings, broker: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from kbroker.config.broker import BROKER_OPTIONS
+from kbroker.config.listeners import PREFIX
 from kbroker.config.options import CLUSTER_WIDE, LIST, PER_BROKER, READ_ONLY, STRING, ConfigType, Option
 from kbroker.config.topics import TOPIC_OPTIONS
 
@@ -385,7 +386,7 @@ def find(name: str) -> Option | None:
     row = KNOWN.get(name)
     if row is not None:
         return row
-    if name.startswith("listener.name."):
+    if name.startswith(PREFIX):
         return _of_listener(name)
     if name in _CURES:
         return Option(name, ConfigType.UNKNOWN, None, inert=True, cure=_CURES[name], doc=INERT_DOC)
@@ -395,7 +396,7 @@ def find(name: str) -> Option | None:
 
 
 def _of_listener(name: str) -> Option | None:
-    _, _, rest = name.removeprefix("listener.name.").partition(".")
+    _, _, rest = name.removeprefix(PREFIX).partition(".")
     if rest in BROKER_OPTIONS and rest.startswith("ssl."):
         return BROKER_OPTIONS[rest]
     bare = _MECHANISM.sub("", rest, count=1)

@@ -15,6 +15,7 @@ from kbroker.model import Endpoint
 _ADDRESS = re.compile(r"([^:/]+)://(?:\[([^\]]*)\]|([^:\[\]]*)):(-?\d{1,9})")
 _LOOPBACK_V4 = re.compile(r"127(\.\d{1,3}){3}")
 EVERY_ADDRESS = ("", "0.0.0.0", "::")
+PREFIX = "listener.name."  # before "<listener>." and an option of that listener alone
 
 
 def is_loopback(host: str) -> bool:

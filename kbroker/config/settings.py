@@ -7,7 +7,7 @@ dynamic values are told to it (`apply_dynamic`).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
@@ -24,8 +24,6 @@ from kbroker.model import BrokerId, Endpoint
 
 if TYPE_CHECKING:
     from kbroker.config.describe import ConfigRow
-
-LISTENER_PREFIX = "listener.name."
 
 
 class Settings(BrokerOptions):
@@ -112,16 +110,30 @@ class Settings(BrokerOptions):
         prefix = name.removesuffix(row.name)
         return self._found(row, prefix)
 
-    def tls(self, listener: str) -> TlsOptions:
-        """The TLS options of a listener: its own (listener.name.<listener>.ssl.*), else the broker's."""
-        prefix = f"{LISTENER_PREFIX}{listener.lower()}."
+    def tls(self, listener: str, dynamic: Mapping[str, str] | None = None) -> TlsOptions:
+        """The TLS options of a listener: its own (listener.name.<listener>.ssl.*), else the broker's.
+
+        `dynamic`: as they would be with these in place of this broker's dynamic values.
+        """
+        prefix = f"{lst.PREFIX}{listener.lower()}."
+        layers = None if dynamic is None else (dynamic, self.dynamic_default, self.static)
         return TlsOptions(
             **{
-                row.attribute.removeprefix("ssl_"): self._found(row, prefix)
+                row.attribute.removeprefix("ssl_"): self._found(row, prefix, layers)
                 for name, row in BROKER_OPTIONS.items()
                 if name.startswith("ssl.")
             }
         )
+
+    def tls_listeners(self, names: Iterable[str]) -> list[str]:
+        """The listeners with TLS that one of these options is about: its own, or the broker's that all of them have."""
+        found = [endpoint.listener for endpoint in self.listeners if endpoint.protocol == "SSL"]
+        given = tuple(names)
+        return [
+            listener
+            for listener in dict.fromkeys(found)
+            if any(name.startswith(("ssl.", f"{lst.PREFIX}{listener.lower()}.ssl.")) for name in given)
+        ]
 
     def check_exposure(self, insecure: bool) -> None:
         """StartError where another machine could reach a listener without TLS and authentication, unless `insecure`."""
@@ -237,10 +249,12 @@ class Settings(BrokerOptions):
     def _layers(self) -> tuple[Mapping[str, str], ...]:
         return self.dynamic, self.dynamic_default, self.static
 
-    def _found(self, row: Option, prefix: str = "") -> Any:
+    def _found(
+        self, row: Option, prefix: str = "", layers: tuple[Mapping[str, str], ...] | None = None
+    ) -> Any:
         """The value of a broker option: dynamic of the broker, dynamic of all, static, default; else None."""
         for name in (prefix + row.name, row.name) if prefix else (row.name,):
-            for layer in self._layers():
+            for layer in layers or self._layers():
                 text = layer.get(name)
                 if text is None:
                     continue

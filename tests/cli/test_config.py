@@ -71,11 +71,13 @@ def test_what_is_not_set_may_be_taken_back_to_its_default(cli, topic):
 
 
 def test_a_secret_is_neither_shown_nor_repeated(cli):
-    done = cli("config", "set", "broker", "0", "listener.name.x.ssl.key.password=swordfish", "-o", "json")
+    done = cli(
+        "config", "set", "broker", "0", "listener.name.plaintext.ssl.key.password=swordfish", "-o", "json"
+    )
     shown = cli("config", "get", "broker", "0", "--all")
 
     assert "swordfish" not in done.out + done.err + shown.out + shown.err
-    cli("config", "set", "broker", "0", "-u", "listener.name.x.ssl.key.password")
+    cli("config", "set", "broker", "0", "-u", "listener.name.plaintext.ssl.key.password")
 
 
 @pytest.mark.parametrize(

@@ -145,12 +145,42 @@ def test_a_brokers_dynamic_option_may_be_set_for_one_or_for_all(settings, name):
     )
 
 
-def test_a_listeners_tls_option_may_be_set_for_one_broker(settings):
+def test_a_listeners_tls_option_may_be_set_for_one_broker():
+    settings = Settings.load(
+        {"node.id": "1", "log.dirs": "/data", "listeners": "SSL://localhost:1,PLAINTEXT://localhost:2"}
+    )
     option = "listener.name.ssl.ssl.keystore.location"
 
     assert alter(settings, BROKER, "1", (option, SET, "/x.pem"))
     code, message = refusal(alter, settings, BROKER, "", (option, SET, "/x.pem"))
     assert (REQUEST, True) == (code, "broker id must be specified" in message)
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        ("INNER", "did you mean listener.name.inner.ssl.keystore.location?"),
+        ("iner", "did you mean listener.name.inner.ssl.keystore.location?"),
+        ("nosuch", "name one of inner, plaintext, controller"),
+    ],
+)
+def test_an_option_of_a_listener_that_is_not_there_is_a_mistake(given, hint):
+    """Kafka takes it, and it does nothing."""
+    settings = Settings.load(
+        {
+            "node.id": "1",
+            "log.dirs": "/data",
+            "listeners": "INNER://localhost:1,PLAINTEXT://localhost:2,CONTROLLER://localhost:3",
+            "listener.security.protocol.map": "INNER:SSL,PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "controller.listener.names": "CONTROLLER",
+        }
+    )
+    option = f"listener.name.{given}.ssl.keystore.location"
+
+    expected = f"Unknown config name: {option}: there is no listener {given}: {hint}"
+    assert (CONFIG, expected) == refusal(alter, settings, BROKER, "1", (option, SET, "/x.pem"))
+    assert alter(settings, BROKER, "1", (option, DELETE))  # one that was set before goes
+    assert alter(settings, BROKER, "1", ("listener.name.controller.ssl.key.password", SET, "x"))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import ssl
 import pytest
 import trustme
 
+from kbroker.config.alter import DELETE, SET
 from kbroker.protocol.messages.configs import (
     IncrementalAlterableConfig,
     IncrementalAlterConfigsRequest,
@@ -58,18 +59,22 @@ def shown(broker, authority):
     return dict(pair for part in certificate["subject"] for pair in part)["organizationName"]
 
 
-def alter(broker, name, value):
+def alter(broker, name, value, *, operation=SET):
+    return altering(broker, name, value, operation=operation).error_code
+
+
+def altering(broker, name, value, *, operation=SET):
     request = IncrementalAlterConfigsRequest(
         resources=[
             IncrementalAlterConfigsResource(
                 resource_type=4,
                 resource_name="1",
-                configs=[IncrementalAlterableConfig(name=name, config_operation=0, value=value)],
+                configs=[IncrementalAlterableConfig(name=name, config_operation=operation, value=value)],
             )
         ]
     )
     answer = broker.call(lambda node: handle_incremental_alter_configs(node.rooms, None, request))
-    return answer.responses[0].error_code
+    return answer.responses[0]
 
 
 def test_a_changed_key_store_is_shown_to_the_next_connection_and_after_a_restart(certificates, tmp_path):
@@ -96,13 +101,49 @@ def test_the_same_name_set_again_reads_the_file_again(certificates):
         assert "two" == shown(broker, authority)
 
 
-def test_a_key_store_that_cannot_be_used_leaves_the_one_before(certificates, caplog):
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        (KEYSTORE, "/nowhere.pem", "ssl.keystore.location=/nowhere.pem cannot be read: No such file"),
+        ("listener.name.ssl.ssl.client.auth", "required", "needs the certificates to trust"),
+        ("ssl.cipher.suites", "NONSENSE", "this OpenSSL does not offer NONSENSE"),
+    ],
+)
+def test_tls_options_that_cannot_be_used_are_refused_and_not_kept(certificates, tmp_path, name, value, said):
+    authority, files = certificates
+    with serving(files["one"], data_dir=tmp_path / "data") as broker:
+        response = altering(broker, name, value)
+
+        assert 42 == response.error_code
+        assert response.error_message.startswith("Validation of dynamic config update failed: listener SSL: ")
+        assert said in response.error_message
+        assert 0 == alter(broker, "listener.name.plaintext.ssl.keystore.location", "/nowhere.pem")  # no TLS
+        broker.restart()
+        assert "one" == shown(broker, authority)
+
+
+def test_options_are_tried_as_they_are_together_after_the_change(certificates, tmp_path):
+    authority, files = certificates
+    trust = tmp_path / "trust.pem"
+    authority.cert_pem.write_to_path(str(trust))
+    with serving(files["one"]) as broker:
+        assert 0 == alter(broker, "listener.name.ssl.ssl.truststore.type", "PEM")
+        assert 0 == alter(broker, "listener.name.ssl.ssl.truststore.location", str(trust))
+        assert 0 == alter(broker, "listener.name.ssl.ssl.client.auth", "required")
+        assert 42 == alter(broker, "listener.name.ssl.ssl.truststore.location", None, operation=DELETE)
+        assert 0 == alter(broker, "listener.name.ssl.ssl.client.auth", None, operation=DELETE)
+        assert 0 == alter(broker, "listener.name.ssl.ssl.truststore.location", None, operation=DELETE)
+
+
+def test_a_key_store_that_is_gone_leaves_the_one_before(certificates, caplog):
+    """Files are read again at each change of the broker's options."""
     authority, files = certificates
     with serving(files["one"]) as broker:
-        alter(broker, KEYSTORE, "/nowhere.pem")
+        files["one"].unlink()
+        assert 0 == alter(broker, "max.connections.per.ip", "100")
 
         assert "one" == shown(broker, authority)
-    assert "/nowhere.pem cannot be read" in caplog.text
+    assert f"{files['one']} cannot be read" in caplog.text
 
 
 @pytest.mark.parametrize(

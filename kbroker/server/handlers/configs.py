@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kbroker.cluster.commands import AlterConfigs, ConfigChange
 from kbroker.cluster.names import check_topic_name
-from kbroker.config.alter import SET, ConfigOp
+from kbroker.config.alter import SET, ConfigOp, altered
 from kbroker.config.options import ResourceType
-from kbroker.errors import ErrorCode, KafkaError
+from kbroker.errors import ErrorCode, KafkaError, StartError
 from kbroker.protocol.messages.configs import (
     AlterConfigsRequest,
     AlterConfigsResource,
@@ -40,6 +40,7 @@ from kbroker.server.rooms import Call, Rooms
 from kbroker.server.slices import Large, Pace, Steps, in_slices
 
 if TYPE_CHECKING:
+    from kbroker.config import Settings
     from kbroker.config.describe import ConfigRow  # read when somebody asks for rows
 
 # Times that a request may ask for one resource. A few broker resources more would be answered by a thousand times the
@@ -248,7 +249,8 @@ async def handle_incremental_alter_configs(
     """IncrementalAlterConfigs: v0-1.
 
     Set, delete, append to or subtract from a list; all of one resource's changes or none. The next produce or fetch
-    sees what was changed. Levels of this broker's loggers last until it stops.
+    sees what was changed. Levels of this broker's loggers last until it stops. TLS options of this broker's listeners are
+    tried, with the files that they name, before they are taken.
     v1 flexible
     """
     return IncrementalAlterConfigsResponse(
@@ -341,5 +343,31 @@ def _change(rooms: Rooms, asked: Resource, ops: Sequence[ConfigOp], *, replace: 
         check_topic_name(name)
         if name not in state.topics:
             raise KafkaError(ErrorCode.UNKNOWN_TOPIC_OR_PARTITION, f"The topic '{name}' does not exist.")
-    checked = rooms.settings.check_alter(kind, name, ops, state.config(kind, name), replace=replace)
+    current = state.config(kind, name)
+    checked = rooms.settings.check_alter(kind, name, ops, current, replace=replace)
+    if kind == ResourceType.BROKER and name != ALL_BROKERS:
+        touched = {op.name for op in checked}
+        if replace:
+            touched.update(current)
+        _check_tls(rooms.settings, touched, altered({} if replace else current, checked))
     return ConfigChange(kind, name, checked, replace=replace)
+
+
+def _check_tls(settings: Settings, touched: Iterable[str], after: Mapping[str, str]) -> None:
+    """INVALID_REQUEST, as Kafka, where a TLS listener could not serve with what `touched` is `after` the change.
+
+    It reads the files, a few KiB, in the loop, as the listener does when the change is made.
+    """
+    concerned = settings.tls_listeners(touched)
+    if not concerned:
+        return
+    from kbroker.security.tls import build_server_context  # loaded where a listener has TLS
+
+    for listener in concerned:
+        try:
+            build_server_context(settings.tls(listener, after))
+        except StartError as error:
+            raise KafkaError(
+                ErrorCode.INVALID_REQUEST,
+                f"Validation of dynamic config update failed: listener {listener}: {error}",
+            ) from None
