@@ -14,6 +14,7 @@ from kbroker.protocol.messages.consumer_groups import (
     ConsumerGroupHeartbeatResponse,
     DescribedConsumerGroup,
 )
+from kbroker.server.handlers.refusals import tell_refused
 from kbroker.server.handlers.shared import OPERATIONS_NOT_ASKED
 from kbroker.server.rooms import Call, Rooms
 
@@ -26,6 +27,13 @@ def handle_consumer_group_heartbeat(
     Whatever is asked: UNSUPPORTED_VERSION, which every client takes as final.
     v1 the member makes its id, subscriptions by pattern (KIP-848)
     """
+    tell_refused(
+        rooms,
+        call,
+        "consumer of the new group protocol refused",
+        group=request.group_id,
+        cure="that protocol (KIP-848) is not here yet: set group.protocol=classic in the consumer's configuration",
+    )
     return ConsumerGroupHeartbeatResponse(error_code=ErrorCode.UNSUPPORTED_VERSION)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from kbroker.errors import ErrorCode, KafkaError
 from kbroker.protocol.messages.producers import InitProducerIdRequest, InitProducerIdResponse
+from kbroker.server.handlers.refusals import tell_refused
 from kbroker.server.producer_ids import ProducerIds
 from kbroker.server.rooms import Call, Rooms
 
@@ -25,11 +26,16 @@ def handle_init_producer_id(
     """
     if request.transactional_id is not None:
         # Kafka: an empty transactional id is a client's mistake, whatever the broker can do
-        return _refused(
-            ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
-            if request.transactional_id
-            else ErrorCode.INVALID_REQUEST
+        if not request.transactional_id:
+            return _refused(ErrorCode.INVALID_REQUEST)
+        tell_refused(
+            rooms,
+            call,
+            "transactional producer refused",
+            transactional_id=request.transactional_id,
+            cure="transactions are not here yet: leave transactional.id out of the producer's configuration",
         )
+        return _refused(ErrorCode.TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
     if (request.producer_id == NO_PRODUCER_ID) != (request.producer_epoch == NO_PRODUCER_EPOCH):
         return _refused(ErrorCode.INVALID_REQUEST)
     ids = rooms.producer_ids

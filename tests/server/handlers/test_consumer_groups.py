@@ -23,7 +23,10 @@ UNSUPPORTED = ErrorCode.UNSUPPORTED_VERSION
 async def test_no_member_joins_stays_or_leaves(tmp_path, epoch):
     request = ConsumerGroupHeartbeatRequest(group_id="g", member_id="m", member_epoch=epoch)
 
-    answer = await House(tmp_path).ask(handle_consumer_group_heartbeat, request, version=1)
+    house = House(tmp_path)
+    house.rooms = house.rooms_with(clock=house.clock)
+
+    answer = await house.ask(handle_consumer_group_heartbeat, request, version=1)
 
     assert ConsumerGroupHeartbeatResponse(error_code=UNSUPPORTED) == answer
 

@@ -17,7 +17,9 @@ from tests.support.rooms import NODE, House
 
 @pytest.fixture
 def house(tmp_path: Path) -> House:
-    return House(tmp_path)
+    house = House(tmp_path)
+    house.rooms = house.rooms_with(clock=house.clock)
+    return house
 
 
 async def init(house: House, version: int = 5, **fields: Any) -> tuple[int, int, int]:
