@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import ipaddress
 import socket
 import threading
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from kbroker.cli.client.connection import Address
 from kbroker.cli.diagnosis import walk
@@ -131,7 +137,50 @@ def test_tls_that_is_well(cli, authority, ca, tmp_path):
 
     status, detail = found["bootstrap: TLS"]
     assert ("ok", True) == (status, detail.startswith("TLSv1.3, certificate accepted, valid for "))
-    assert "ok" == found["consume"][0]
+    assert ("ok", False) == (found["consume"][0], "bootstrap: strict TLS" in found)
+
+
+@pytest.fixture
+def plain_authority(tmp_path):
+    """As `openssl req -x509` makes one: without keyUsage. Files of its certificate, and of a broker's that it signed."""
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+    names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]) for name in ("ca", "broker")]
+    now = datetime.datetime.now(datetime.UTC)
+    own = x509.SubjectKeyIdentifier.from_public_key(keys[0].public_key())
+    extensions = [
+        [(own, False), (x509.BasicConstraints(ca=True, path_length=None), True)],
+        [
+            (x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(own), False),
+            (x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False),
+        ],
+    ]
+    pems = []
+    for key, name, added in zip(keys, names, extensions, strict=True):
+        builder = (
+            x509.CertificateBuilder(names[0], name, key.public_key(), x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(days=1))
+            .not_valid_after(now + datetime.timedelta(days=100))
+        )
+        for extension, critical in added:
+            builder = builder.add_extension(extension, critical)
+        pems.append(builder.sign(keys[0], hashes.SHA256()).public_bytes(Encoding.PEM))
+    key = keys[1].private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    paths = tmp_path / "plain-ca.pem", tmp_path / "plain-broker.pem"
+    for path, content in zip(paths, (pems[0], key + pems[1]), strict=True):
+        path.write_bytes(content)
+    return paths
+
+
+def test_an_authority_that_new_pythons_do_not_accept_is_a_warning(cli, plain_authority, caplog):
+    ca, keystore = plain_authority
+    with tls_broker(keystore) as broker:
+        found = checks(cli("doctor", "-b", broker.bootstrap_servers, "--ca", ca))
+
+    status, detail, cure = found["bootstrap: strict TLS"]
+    assert ("warning", "ok") == (status, found["consume"][0])
+    assert detail.startswith("clients on Python 3.13 and newer do not accept the certificate of 127.0.0.1:")
+    assert "keyUsage=critical,keyCertSign,cRLSign" in cure
+    assert "connection closed" not in caplog.text  # the broker has no reason to wonder
 
 
 def test_plain_text_to_a_tls_port(cli, authority, tmp_path):

@@ -1,3 +1,6 @@
-"""What `kbroker doctor` looks at: one address in `probe`, then the cluster behind it in `walk`. Knows no terminal."""
+"""What `kbroker doctor` looks at: one address in `probe`, its certificate in `strict`, the cluster behind it in `walk`.
+
+Knows no terminal.
+"""
 
 from __future__ import annotations

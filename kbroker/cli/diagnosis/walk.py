@@ -16,6 +16,7 @@ from kbroker.cli.client.errors import ClientError, code_of, error_of, say
 from kbroker.cli.client.properties import Reach
 from kbroker.cli.diagnosis.findings import Finding, failed, ok, warning
 from kbroker.cli.diagnosis.probe import Probe, Way, probe
+from kbroker.cli.diagnosis.strict import look_strictly
 from kbroker.errors import ErrorCode, KafkaError
 from kbroker.protocol.messages.metadata import MetadataResponse
 from kbroker.protocol.messages.produce import (
@@ -62,6 +63,9 @@ async def examine(reach: Reach, topic: str | None, token: str) -> AsyncIterator[
             yield finding
         if not failures:
             usable.append(address)
+            strictly = await _strictly(address, reach)
+            if strictly is not None:
+                yield strictly
     if not usable:
         return
     cluster = Cluster(usable, tls, client_id=reach.client_id, retry_seconds=TIMEOUT_MS / 1000)
@@ -72,6 +76,11 @@ async def examine(reach: Reach, topic: str | None, token: str) -> AsyncIterator[
     except (ClientError, KafkaError) as error:
         words = say(error) if isinstance(error, KafkaError) else str(error)
         yield failed("cluster", words, "see the broker's log at this moment")
+
+
+async def _strictly(address: Address, reach: Reach) -> Finding | None:
+    context = reach.context()
+    return None if context is None else await asyncio.to_thread(look_strictly, address, context)
 
 
 def _own_certificate(found: Validity, now: float) -> Finding:
