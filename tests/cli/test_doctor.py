@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from kbroker.cli.client.connection import Address
-from kbroker.cli.diagnosis import walk
+from kbroker.cli.diagnosis import probe, walk
 from kbroker.protocol.frames import encode_response
 from kbroker.protocol.messages.api_versions import ApiVersion, ApiVersionsResponse
 from kbroker.testing import Broker
@@ -71,6 +71,24 @@ def test_nobody_listens(cli, nobody):
 
     cure = "start the broker, or give the port of its listener"
     assert ["bootstrap: connection", f"nobody listens at {nobody}", cure] == failure(done)
+
+
+@pytest.mark.parametrize(
+    ("port", "cure"),
+    [
+        (9092, "start the broker, or give the port of its listener (9092 where none is given)"),
+        (9093, "start the broker, or give the port of its listener"),
+    ],
+)
+def test_the_port_that_may_not_have_been_given_is_said(port, cure, monkeypatch):
+    def refuse(address, timeout):
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+
+    found = probe.probe(Address("localhost", port), probe.Way("bootstrap", False), None, None)
+
+    assert cure == found.findings[-1].cure
 
 
 def test_json_tells_of_failures_too(cli, nobody):

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from kbroker.cli.client import alerts
 from kbroker.cli.client.connection import CLIENT_ID, Address, words
+from kbroker.cli.client.properties import DEFAULT_PORT
 from kbroker.cli.client.trust import why_not_accepted
 from kbroker.cli.diagnosis.findings import Finding, failed, ok, warning
 from kbroker.errors import ProtocolError
@@ -135,7 +136,8 @@ def _why_no_connection(address: Address, way: Way, error: OSError) -> tuple[str,
     if isinstance(error, ConnectionRefusedError):
         if way.advertised:
             return f"nobody listens at {address}", way.mend("an address and port where clients reach it")
-        return f"nobody listens at {address}", "start the broker, or give the port of its listener"
+        assumed = f" ({DEFAULT_PORT} where none is given)" if address.port == DEFAULT_PORT else ""
+        return f"nobody listens at {address}", f"start the broker, or give the port of its listener{assumed}"
     if isinstance(error, TimeoutError):
         return (
             f"{address} does not answer within {STEP_SECONDS_MAX:.0f} s",
