@@ -1,7 +1,8 @@
-"""What the texts tell people to type does what they say: certificates, first lines of clients."""
+"""What the texts tell people to type does what they say: certificates, first lines of clients, tests. Links lead on."""
 
 from __future__ import annotations
 
+import os
 import re
 import selectors
 import ssl
@@ -17,6 +18,7 @@ from kbroker.testing import Broker
 
 ROOT = Path(__file__).resolve().parent.parent
 USAGE = (ROOT / "docs/usage.md").read_text()
+TEXTS = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "tests/compat/README.md"]
 LIMIT_S = 60
 
 # A handshake in TLS 1.3 takes three turns of each side, and one to read what the client's certificate is answered with.
@@ -111,3 +113,48 @@ def test_first_lines_of_a_client_print_what_they_have_sent(code):
         finally:
             program.kill()
             program.communicate(timeout=LIMIT_S)
+
+
+@pytest.mark.parametrize("text", ["README.md", "docs/testing.md"])
+def test_the_first_test_of_a_text_passes_in_a_folder_of_its_own(text, tmp_path):
+    test = re.findall(r"^```python\n(.*?)^```$", (ROOT / text).read_text(), re.DOTALL | re.MULTILINE)[0]
+    (tmp_path / "test_first.py").write_text(test)
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "KBROKER_"))}
+
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "--rootdir",
+            tmp_path,
+            "test_first.py",
+        ],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
+def anchors(text):
+    """The names that headings can be linked by, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_within_the_project_lead_to_what_is_there(text):
+    for link in re.findall(r"\]\(([^)\s]+)\)", text.read_text()):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (text.parent / path) if path else text
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target.read_text()), link
