@@ -44,7 +44,7 @@ class Budget:
 
     There is always one taker that the limit does not stop: the first that finds too little left, until it gives all
     back, then whoever waits longest. So frames of which each has a part never wait for one another, and there is never
-    more in memory than the limit and one frame.
+    more in memory than the limit and one frame, and what is made of large requests (`charge`).
     """
 
     __slots__ = ("_first", "_waiting", "left", "limit")
@@ -69,6 +69,11 @@ class Budget:
             self._first = taker
         self.left -= size
         return True
+
+    def charge(self, size: int) -> None:
+        """What was made of a frame is there, whether or not so much is left: others wait until it is given back."""
+        if self.limit >= 0:
+            self.left -= size
 
     def give(self, taker: Taker, size: int) -> None:
         """The taker's frame is over: it returns all it took, and waits no more. Others go on in the order they came."""

@@ -27,6 +27,9 @@ from kbroker.turn import Turn
 UNSENT_BYTES_MAX = 4 << 20
 # Requests on one connection that are not answered yet. Stock producers keep 5 in flight; load generators hundreds.
 UNANSWERED_MAX = 256
+# What the requests of one read may answer before other connections have their turn: small requests with large answers
+# (all configs, all topics) take a millisecond each, and a connection may send 256 of them at once.
+TURN_ANSWER_BYTES_MAX = 1 << 16
 # Gathered for one send; the system takes 1,024 pieces.
 GATHER_BYTES_MAX = 1 << 16
 GATHER_PIECES_MAX = 64
@@ -263,6 +266,7 @@ class Connection:
     def _each_frame(self, view: memoryview, data: bytearray, got: int) -> int:
         at = 0
         on_frame = self._on_frame
+        enough = self._unsent + TURN_ANSWER_BYTES_MAX
         while got - at >= 4:
             end = at + 4 + _size_at(data, at)[0]
             if end > got:
@@ -270,6 +274,9 @@ class Connection:
             if end - at < FRAME_SIZE_MIN + 4 or end - at - 4 > self._size_max:
                 self._check_size(end - at - 4)
             if self._paused or self._unsent > UNSENT_BYTES_MAX or len(self._out) >= UNANSWERED_MAX:
+                break
+            if self._unsent > enough:  # small requests with large answers: others first
+                self._turn.send(_ReadOn(self))
                 break
             on_frame(self, view, at + 4, end)
             if not self.open:
@@ -348,9 +355,10 @@ class Connection:
                 if charged:
                     self._buffers.budget.give(self, charged)
 
-    def keep(self) -> Kept | None:
+    def keep(self, times: int = 1) -> Kept | None:
         """The frame that is being handled stays as it is, and what it has taken of the budget stays taken, until the
         `give_back` of what is returned. None: it lies in the buffer that all use, with READ_SIZE bytes at most.
+        `times`: it counts so many times, for what is made of it.
 
         For who has paused the connection: until then no other frame of it begins to come.
         """
@@ -358,6 +366,10 @@ class Connection:
         if body is None:
             return None
         charged, self._charged = self._charged, 0
+        if charged and times > 1:
+            more = charged * (times - 1)
+            self._buffers.budget.charge(more)
+            charged += more
         return Kept(self, self._buffers, body, charged)
 
     def _take_step(self) -> bool:

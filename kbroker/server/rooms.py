@@ -63,22 +63,22 @@ class Pausable(Protocol):
 
     def resume(self) -> None: ...
 
-    def keep(self) -> Kept | None: ...
+    def keep(self, times: int = 1) -> Kept | None: ...
 
 
 class Pause:
     """A request that takes long: its connection is not read from until `end`, so that what came behind it does not
-    overtake it, and its frame counts as memory in use, since what was made of it is at least as large."""
+    overtake it, and its frame counts as memory in use: `times` over, for what was made of it; 0: not at all."""
 
     __slots__ = ("_connection", "_kept")
 
-    def __init__(self, connection: Pausable | None, *, keep: bool = True) -> None:
+    def __init__(self, connection: Pausable | None, *, times: int = 1) -> None:
         self._connection = connection
         self._kept: Kept | None = None
         if connection is not None:
             connection.pause()
-            if keep:
-                self._kept = connection.keep()
+            if times:
+                self._kept = connection.keep(times)
 
     @property
     def keeps_frame(self) -> bool:
@@ -91,10 +91,11 @@ class Pause:
             self._kept.give_back()
 
     def end(self) -> None:
-        """Read on. Once."""
+        """Read on. Idempotent."""
         self.drop_frame()
-        if self._connection is not None:
-            self._connection.resume()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.resume()
 
 
 class Caller(Protocol):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Coroutine, Generator, Sequence
+from contextlib import closing
 from typing import Any, Generic, Protocol, TypeVar
 
 from kbroker.net.slots import Slot
@@ -22,6 +23,9 @@ Steps = Generator[Awaitable[None] | None, None, R]
 
 # Groups, names, partitions or offsets that are worked on in one go: one to five milliseconds.
 SLICE = 1000
+
+# What a request of very many things takes when it is decoded, and its response, in bytes for each byte of its frame.
+DECODED_TIMES = 32
 
 
 class Topic(Protocol):
@@ -96,14 +100,15 @@ def result_of(work: Awaitable[T]) -> Generator[Awaitable[None], None, T]:
 async def at_once(steps: Steps[R]) -> R:
     """The response of steps that are too few to pause; what they wait for is waited for, and others of the connection
     are served meanwhile."""
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as end:
-            response: R = end.value
-            return response
-        if step is not None:
-            await step
+    with closing(steps):
+        while True:
+            try:
+                step = next(steps)
+            except StopIteration as end:
+                response: R = end.value
+                return response
+            if step is not None:
+                await step
 
 
 class Large(Generic[R]):
@@ -122,13 +127,15 @@ class Large(Generic[R]):
             assert connection is not None, "bound by the dispatcher"
             if connection.stamp is not None:
                 connection.stamp(self.response)
-            steps = encode_response_in_slices(self.response, slot.version, slot.correlation_id)
-            while connection.open:
-                try:
-                    next(steps)
-                except StopIteration as end:
-                    return slot.fill_bytes(end.value)
-                await breathe()
+            with closing(
+                encode_response_in_slices(self.response, slot.version, slot.correlation_id)
+            ) as steps:
+                while connection.open:
+                    try:
+                        next(steps)
+                    except StopIteration as end:
+                        return slot.fill_bytes(end.value)
+                    await breathe()
         finally:
             self.end()
 
@@ -137,28 +144,36 @@ class Large(Generic[R]):
         self._pause.end()
 
 
-def in_slices(call: Call, steps: Steps[R], *, keep: bool = True) -> R | Coroutine[Any, Any, Large[R]]:
+def in_slices(call: Call, steps: Steps[R], pause: Pause | None = None) -> R | Coroutine[Any, Any, Large[R]]:
     """What a handler returns: the response where `steps` has it without a pause, else what takes the rest of them.
 
-    The connection is not read from meanwhile: what came behind the request must not overtake it. `keep`: the request's
-    frame counts as memory in use until then; not for steps that may wait for long, and keep nothing of it.
+    The connection is not read from meanwhile: what came behind the request must not overtake it; and what was made of
+    its frame counts as memory in use until then. `pause`: one that `steps` knows, and drops the frame of before.
     """
     try:
         first = next(steps)
     except StopIteration as end:
         response: R = end.value
+        if pause is not None:
+            pause.end()
         return response
-    return _rest(first, steps, Pause(call.connection, keep=keep))
+    except BaseException:
+        if pause is not None:
+            pause.end()
+        raise
+    return _rest(first, steps, pause or Pause(call.connection, times=DECODED_TIMES))
 
 
 async def _rest(step: Awaitable[None] | None, steps: Steps[R], pause: Pause) -> Large[R]:
     try:
-        while True:
-            await (breathe() if step is None else step)
-            try:
-                step = next(steps)
-            except StopIteration as end:
-                return Large(end.value, pause)
+        # Closed, not dropped: a compiled generator that is dropped does not come to its `finally`.
+        with closing(steps):
+            while True:
+                await (breathe() if step is None else step)
+                try:
+                    step = next(steps)
+                except StopIteration as end:
+                    return Large(end.value, pause)
     except BaseException:
         pause.end()
         raise

@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from kbroker.errors import ProtocolError
 from kbroker.net import connection as module
 from kbroker.net.buffers import READ_SIZE, SHARED_SIZE, Budget, Buffers
-from kbroker.net.connection import BUDGET_STEP, UNANSWERED_MAX, UNSENT_BYTES_MAX, Kept
+from kbroker.net.connection import (
+    BUDGET_STEP,
+    TURN_ANSWER_BYTES_MAX,
+    UNANSWERED_MAX,
+    UNSENT_BYTES_MAX,
+    Kept,
+)
 from kbroker.net.slots import Slot
 from kbroker.protocol.messages.api_versions import ApiVersionsResponse
 from kbroker.storage.log import Region
@@ -367,6 +373,21 @@ def test_one_read_of_many_requests_does_not_make_unbounded_answers():
     assert 41 * len(big) == len(wire.sent)
 
 
+def test_many_small_requests_with_large_answers_let_others_have_their_turn():
+    answer = bytes(TURN_ANSWER_BYTES_MAX // 2)
+    wire = Wire(lambda *_: answer)
+
+    wire.sock.arrive(frame(ONE) * 20 + frame(TWO)[:9])
+    wire.net.watched[wire.sock][0]()
+    assert 3 == len(wire.frames)
+    wire.turn.run()
+    assert 6 == len(wire.frames)
+
+    wire.arrive(frame(TWO)[9:])
+    assert [ONE] * 20 + [TWO] == wire.frames
+    assert 21 * len(answer) == len(wire.sent)
+
+
 @pytest.mark.parametrize("later", [False, True], ids=["at once", "by a slot"])
 @pytest.mark.parametrize("parts", [1, 100])
 def test_answers_of_any_shape_count_for_a_peer_that_takes_none(parts, later):
@@ -644,6 +665,31 @@ def test_a_frame_that_is_kept_stays_as_it_is_and_counts_until_it_is_given_back()
         each.give_back()
         each.give_back()
     assert LARGE == buffers.budget.left
+
+
+def test_what_is_made_of_a_kept_frame_counts_too_and_others_wait_meanwhile():
+    kept: list[Kept | None] = []
+
+    def keep(connection, view, start, end) -> None:
+        connection.pause()
+        kept.append(connection.keep(10))
+
+    buffers = Buffers(Budget(2 * LARGE))
+    first, second, third = (Wire(buffers=buffers, frame_size_max=10 << 20, on_frame=keep) for _ in range(3))
+    taken = LARGE + 4 - SHARED_SIZE
+    first.arrive(*pieces_of(1))
+    assert 2 * LARGE - 10 * taken == buffers.budget.left
+
+    second.arrive(*pieces_of(2))  # one that the limit does not stop
+    third.arrive(*pieces_of(3))
+    assert 2 == len(kept)
+
+    kept[1].give_back()
+    third.run()
+    assert 3 == len(kept)
+    for each in kept:
+        each.give_back()
+    assert 2 * LARGE == buffers.budget.left
 
 
 def test_a_frame_in_the_buffer_of_all_cannot_be_kept():

@@ -115,6 +115,27 @@ async def test_steps_that_fail_let_the_connection_be_read_again():
     assert 0 == connection.paused
 
 
+async def test_steps_that_are_given_up_come_to_their_end():
+    """A compiled generator that is only dropped does not."""
+    ended: list[str] = []
+
+    def steps():
+        try:
+            yield asyncio.get_running_loop().create_future()
+        finally:
+            ended.append("closed")
+
+    waiting = steps()
+    task = asyncio.ensure_future(in_slices(call(), waiting))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert ["closed"] == ended
+    assert waiting.gi_frame is None
+
+
 async def test_steps_may_wait_for_what_they_asked_for():
     def steps():
         ended: Awaited[int] = Awaited()

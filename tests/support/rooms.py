@@ -58,7 +58,7 @@ class FakeConnection:
     def resume(self) -> None:
         self.paused -= 1
 
-    def keep(self) -> None:
+    def keep(self, times: int = 1) -> None:
         """Its frames lie in the buffer of all."""
 
 

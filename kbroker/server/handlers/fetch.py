@@ -14,7 +14,7 @@ from kbroker.protocol.messages.fetch import (
     PartitionData,
 )
 from kbroker.seams import Timer
-from kbroker.server.rooms import Call, Later, Pausable, Rooms
+from kbroker.server.rooms import Call, Later, Pause, Rooms
 from kbroker.server.sessions import (
     FINAL_EPOCH,
     INITIAL_EPOCH,
@@ -24,7 +24,7 @@ from kbroker.server.sessions import (
     Interest,
     TopicKey,
 )
-from kbroker.server.slices import SLICE, Awaited, Large, Pace, Steps, in_slices
+from kbroker.server.slices import DECODED_TIMES, SLICE, Awaited, Large, Pace, Steps, in_slices
 
 log = logs.get_logger("server")
 
@@ -33,7 +33,8 @@ FIRST_WITH_TOPIC_IDS = 13
 # connection may have net.connection.UNANSWERED_MAX, some 10 MB of what they follow.
 WAITING_PARTITIONS_MAX = 100
 # A request waits no longer than this, whatever it says: while its connection is not read from nobody sees that the
-# client has gone. As long as systems keep their half of a closed connection; the default of clients is half a second.
+# client has gone, and its session's slot and what it follows stay taken. As long as systems keep their half of a closed
+# connection; the default of clients is half a second.
 WAIT_MS_MAX = 60_000
 READ_COMMITTED = 1
 
@@ -64,7 +65,8 @@ def handle_fetch(
     for forgotten in request.forgotten_topics_data:
         left -= 1 + len(forgotten.partitions)
     if left < 0:
-        return in_slices(call, fetch.in_slices(request), keep=False)
+        pause = Pause(call.connection, times=DECODED_TIMES)
+        return in_slices(call, fetch.in_slices(request, pause), pause)
     try:
         _follow(rooms, session, request, by_id=call.version >= FIRST_WITH_TOPIC_IDS)
         found = fetch.look()
@@ -148,7 +150,7 @@ class _Fetch:
         "_marked",
         "_max_bytes",
         "_min_bytes",
-        "_paused",
+        "_pause",
         "_rooms",
         "_session",
         "_timer",
@@ -170,7 +172,7 @@ class _Fetch:
         self._later: Later | None = None
         self._timer: Timer | None = None
         self._marked = False
-        self._paused: Pausable | None = None  # the connection that is not read from meanwhile
+        self._pause: Pause | None = None  # its connection is not read from meanwhile
 
     def look(self) -> Found:
         """What is there now."""
@@ -233,9 +235,8 @@ class _Fetch:
         self._timer = self._rooms.clock.call_at(
             self._rooms.clock.monotonic() + wait_ms * 0.001, self.answer_now
         )
-        if len(self._session.interests) > WAITING_PARTITIONS_MAX and self._call.connection is not None:
-            self._paused = self._call.connection
-            self._paused.pause()
+        if len(self._session.interests) > WAITING_PARTITIONS_MAX:
+            self._pause = Pause(self._call.connection, times=0)
         return self._later
 
     def ready(self) -> None:
@@ -289,9 +290,8 @@ class _Fetch:
         self._read_on()
 
     def _read_on(self) -> None:
-        paused, self._paused = self._paused, None
-        if paused is not None:
-            paused.resume()
+        if self._pause is not None:
+            self._pause.end()
 
     def failed(self, error: BaseException) -> None:
         """Looking broke: the connection ends (it would wait for ever), the turn goes on."""
@@ -303,7 +303,7 @@ class _Fetch:
 
     # -- of very many partitions: the same with pauses, between which a session has nobody else
 
-    def in_slices(self, request: FetchRequest | None) -> Steps[FetchResponse]:
+    def in_slices(self, request: FetchRequest | None, pause: Pause) -> Steps[FetchResponse]:
         """The whole of it. Who comes with the same session meanwhile finds none, and begins anew."""
         assert request is not None
         rooms, session, max_wait_ms = self._rooms, self._session, request.max_wait_ms
@@ -312,8 +312,9 @@ class _Fetch:
         try:
             by_id = self._call.version >= FIRST_WITH_TOPIC_IDS
             yield from _follow_many(rooms, session, request, by_id=by_id)
-            request = None  # it is large, and this may wait
             found = yield from self._look_at_many()
+            request = None  # it is large, and this may wait
+            pause.drop_frame()
             if not self.is_enough(found) and max_wait_ms > 0 and session.interests:
                 found = yield from self._wait_for_many(min(max_wait_ms, WAIT_MS_MAX))
             return (yield from self._answer_many(found))

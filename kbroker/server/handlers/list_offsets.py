@@ -18,7 +18,7 @@ from kbroker.protocol.messages.list_offsets import (
 )
 from kbroker.replication.partition import Partition
 from kbroker.server.handlers.ends import CatchUp, is_behind
-from kbroker.server.rooms import Call, Later, Pausable, Rooms
+from kbroker.server.rooms import Call, Later, Pause, Rooms
 from kbroker.server.slices import Awaited, Large, Pace, Steps, are_many, in_slices
 
 log = logs.get_logger("server")
@@ -118,9 +118,7 @@ class _Waiting:
         self._rooms = rooms
         self._call = call
         self._request = request
-        self._paused: Pausable | None = call.connection
-        if self._paused is not None:
-            self._paused.pause()
+        self._pause = Pause(call.connection, times=0)
         CatchUp(rooms.turn, behind, self._finish, self._broke)
 
     def _finish(self) -> None:
@@ -133,9 +131,7 @@ class _Waiting:
         self.later.fail(error)
 
     def _read_on(self) -> None:
-        paused, self._paused = self._paused, None
-        if paused is not None:
-            paused.resume()
+        self._pause.end()
 
 
 def _respond(rooms: Rooms, call: Call, request: ListOffsetsRequest) -> ListOffsetsResponse:

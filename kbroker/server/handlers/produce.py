@@ -28,7 +28,7 @@ from kbroker.replication.partition import (
     Recompression,
 )
 from kbroker.server.rooms import NO_RESPONSE, Call, Later, NoResponse, Pause, Rooms, breathe
-from kbroker.server.slices import SLICE, Awaited, Large, Pace
+from kbroker.server.slices import DECODED_TIMES, SLICE, Awaited, Large, Pace
 
 FIRST_WITH_TOPIC_IDS = 13
 ACKS_NONE, ACKS_LEADER, ACKS_ALL = 0, 1, -1
@@ -94,7 +94,7 @@ def _produce_slowly(
 ) -> Coroutine[Any, Any, Response | Large[ProduceResponse]]:
     """Big batches, or many: in slices, between which the loop serves others. Only this connection stops reading, now: what
     came behind it in the same read must not overtake it."""
-    pause = Pause(call.connection)
+    pause = Pause(call.connection, times=DECODED_TIMES if many else 1)
     if not pause.keeps_frame:  # its buffer is reused after this call
         for topic in request.topic_data:
             for data in topic.partition_data:
@@ -130,6 +130,7 @@ async def _produce_many(
             for data in topic.partition_data:
                 for work in produce.append_in_slices(topic, data, answers):
                     await (breathe() if work is None else produce.aside.do(work))
+                data.records = None  # a view of the frame, which must be let go before it is given back
                 if pace.over():
                     await breathe()
         pause.drop_frame()
@@ -151,7 +152,7 @@ class _Produce:
         "_failed",
         "_internal",
         "_partitions",
-        "_request",
+        "_timeout_ms",
         "_topics",
         "_waiting",
         "_with_ids",
@@ -162,7 +163,7 @@ class _Produce:
     def __init__(self, rooms: Rooms, request: ProduceRequest, *, with_ids: bool, internal: bool) -> None:
         self._partitions = rooms.partitions
         self.aside = rooms.aside
-        self._request = request
+        self._timeout_ms = request.timeout_ms
         self._acks = request.acks
         self._with_ids = with_ids
         self._internal = internal  # may write to internal topics
@@ -271,7 +272,7 @@ class _Produce:
         later = Later()
         whole = _Answer(later, response, len(self._waiting))
         durability = COMMITTED if acks == ACKS_ALL else WRITTEN
-        timeout_ms = self._request.timeout_ms
+        timeout_ms = self._timeout_ms
         for partition, appended, answer in self._waiting:
             partition.when(appended, durability, timeout_ms, _Wait(whole, answer))
         return later
@@ -284,7 +285,7 @@ class _Produce:
         durability = COMMITTED if self._acks == ACKS_ALL else WRITTEN
         pace = Pace()
         for partition, appended, answer in self._waiting:
-            partition.when(appended, durability, self._request.timeout_ms, _Wait(whole, answer))
+            partition.when(appended, durability, self._timeout_ms, _Wait(whole, answer))
             if pace.over():
                 await breathe()
         whole.one_less()
@@ -355,4 +356,7 @@ class _Wait:
             answer = self._answer
             answer.error_code = error
             answer.base_offset = answer.log_append_time_ms = answer.log_start_offset = -1
-        self._whole.one_less()
+        whole = self._whole
+        whole.left -= 1
+        if not whole.left:
+            whole.later.fill(whole.response)
