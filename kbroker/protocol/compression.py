@@ -170,6 +170,8 @@ def _check_lz4(data: memoryview) -> None:
         if block == 0:  # the end mark
             position += 4 if flags & _LZ4_CONTENT_CHECKSUM else 0
             break
+        if block == _LZ4_STORED:
+            raise KafkaError(ErrorCode.INVALID_RECORD, "lz4: a block of no bytes")
         position += (block & ~_LZ4_STORED) + behind
     else:
         raise KafkaError(ErrorCode.INVALID_RECORD, "lz4: the frame is cut off")

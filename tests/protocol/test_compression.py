@@ -223,10 +223,21 @@ SKIPPABLE = b"\x50\x2a\x4d\x18\x03\x00\x00\x00abc"
         compress(LZ4, b"abc") + SKIPPABLE,
         compress(LZ4, b"abc")[:-4],
         compress(LZ4, b"abc") + b"\0",
+        compress(LZ4, b"abc")[:-4] + b"\0\0\0\x80" + bytes(4),
         compress(LZ4, b"abc")[:6],
         b"",
     ],
-    ids=["two", "empty-first", "skippable-first", "skippable-last", "no-end", "more", "header", "nothing"],
+    ids=[
+        "two",
+        "empty-first",
+        "skippable-first",
+        "skippable-last",
+        "no-end",
+        "more",
+        "empty-block",
+        "header",
+        "nothing",
+    ],
 )
 def test_lz4_is_one_whole_frame(data):
     """Java's reader ends with the first frame, whatever it is, and asks for nothing behind it."""
