@@ -221,7 +221,9 @@ class PartitionLog:
         """The producer snapshots in the folder."""
         snapshots = self._snapshots
         if snapshots is None:
-            snapshots = self._snapshots = Snapshots(self.directory.disk, self.folder)
+            snapshots = self._snapshots = Snapshots(
+                self.directory.disk, self.folder, fsync=self.directory.fsync
+            )
         return snapshots
 
     # -- opening

@@ -31,6 +31,7 @@ SNAPSHOTS_KEPT = 2  # the newest, and one more should the newest be damaged
 # close together; five requests of a megabyte, the most that stock producers have in flight, are in the widest.
 RECALL_BYTES: tuple[int, ...] = (128 * 1024, 1024 * 1024, 8 * 1024 * 1024)
 RECALL_BATCHES = 512
+RECALL_BATCHES_EACH = 10  # of every producer there is: its last five may lie among later ones of others
 
 _CONTROL = 0x20
 _TRANSACTIONAL = 0x10
@@ -39,11 +40,12 @@ _TRANSACTIONAL = 0x10
 class Snapshots:
     """The snapshot files of one partition, by offset."""
 
-    __slots__ = ("_disk", "_folder", "_went", "offsets")
+    __slots__ = ("_disk", "_folder", "_fsync", "_went", "offsets")
 
-    def __init__(self, disk: Disk, folder: str) -> None:
+    def __init__(self, disk: Disk, folder: str, *, fsync: bool) -> None:
         self._disk = disk
         self._folder = folder
+        self._fsync = fsync
         self._went = False  # older ones were removed; whether for good is not known
         self.offsets: list[int] = []  # rising
         if disk.exists(folder):
@@ -101,7 +103,7 @@ class Snapshots:
             self._disk.remove(self._path(self.offsets[-1]))
             self.offsets.pop()
             self._went = True
-        if self._went:
+        if self._went and self._fsync:
             self._disk.sync_dir(self._folder)
             self._went = False
 
@@ -162,13 +164,14 @@ def _scan(states: ProducerStates, segments: list[Segment], offset: int, end: int
 def _recall(segments: list[Segment], offset: int, states: ProducerStates) -> None:
     """Tell `states` of the batches right before the snapshot at `offset`. OSError when they could not be read now."""
     found: list[scan.Batch] = []
+    enough = max(RECALL_BATCHES, RECALL_BATCHES_EACH * len(states.producers))
     for reach in RECALL_BYTES:
         try:
             found = list(_before(segments, offset, reach))
         except scan.Damaged as error:
             log.warning("earlier batches of producers not read", below=offset, why=str(error))
             return
-        if len(found) >= RECALL_BATCHES:
+        if len(found) >= enough:
             break
     states.recalled([(batch.producer_id, batch.producer_epoch, _sent(batch)) for batch in found])
 

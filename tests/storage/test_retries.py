@@ -117,6 +117,23 @@ def test_the_log_is_looked_through_wider_while_few_batches_are_found(monkeypatch
     assert 2 == send(log, 1)
 
 
+def test_batches_of_many_other_producers_hide_no_retry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshots, "RECALL_BYTES", (500, 1 << 20))
+    monkeypatch.setattr(snapshots, "RECALL_BATCHES", 5)
+    disk = MemoryDisk()
+    broker, log = start(disk)
+    for number in range(5):
+        for producer in range(20):
+            send(log, number, producer_id=10 + producer)
+    stop(broker)
+
+    _, log = start(disk)
+
+    assert [2 * producer for producer in range(20)] == [
+        send(log, 0, producer_id=10 + producer) for producer in range(20)
+    ]
+
+
 def test_damage_before_the_snapshot_leaves_what_is_known() -> None:
     disk = MemoryDisk()
     broker, log = start(disk)
