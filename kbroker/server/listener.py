@@ -64,6 +64,11 @@ TLS_CURES = (
         "the client does not trust this broker's certificate: give it the CA (ssl.ca.location, ssl.truststore.*)",
     ),
     (
+        ("ALERT_BAD_CERTIFICATE",),
+        "the client does not accept this broker's certificate, most often for its names: the host that it connects to, or "
+        "advertised.listeners, must be in subjectAltName",
+    ),
+    (
         ("ALERT_CERTIFICATE_EXPIRED",),
         "the client says that this broker's certificate has expired: renew ssl.keystore.location, or see to its clock",
     ),

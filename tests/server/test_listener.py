@@ -333,6 +333,7 @@ def test_a_client_that_goes_is_no_line(caplog):
         ("HTTP_REQUEST", "security.protocol=SSL"),
         ("PEER_DID_NOT_RETURN_A_CERTIFICATE", "ssl.keystore.*"),
         ("TLSV1_ALERT_UNKNOWN_CA", "ssl.ca.location"),
+        ("SSLV3_ALERT_BAD_CERTIFICATE", "subjectAltName"),
         ("SSLV3_ALERT_CERTIFICATE_UNKNOWN", "ssl.ca.location"),
         ("NO_SHARED_CIPHER", None),
     ],
