@@ -41,6 +41,7 @@ from kbroker.server.listener import Connections, Limits
 from kbroker.server.producer_ids import ProducerIds
 from kbroker.server.progress import Progress
 from kbroker.server.quotas import Quotas, Windows
+from kbroker.server.refusals import Refusals
 from kbroker.server.rooms import Rooms, breathe
 from kbroker.server.sessions import FetchSessions
 from kbroker.server.topic_answers import TopicAnswers
@@ -337,6 +338,7 @@ class Node:
             producer_ids=ProducerIds(settings.node_id),
             quotas=self.quotas,
             topic_answers=TopicAnswers(),
+            refusals=Refusals(self._clock),
             turn=self._turn,
             aside=Aside(self._threads),
             propose=self.propose,

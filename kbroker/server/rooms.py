@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kbroker.server.aside import Aside
     from kbroker.server.producer_ids import ProducerIds
     from kbroker.server.quotas import Quotas
+    from kbroker.server.refusals import Refusals
     from kbroker.server.sessions import FetchSessions
     from kbroker.server.topic_answers import TopicAnswers
     from kbroker.storage.directory import LogDirectory
@@ -40,6 +41,7 @@ class Rooms:
     producer_ids: ProducerIds
     quotas: Quotas
     topic_answers: TopicAnswers
+    refusals: Refusals
     turn: Turn
     aside: Aside
     propose: Callable[

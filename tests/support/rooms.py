@@ -28,6 +28,7 @@ from kbroker.replication.replicas import Replicas
 from kbroker.server.aside import Aside
 from kbroker.server.producer_ids import ProducerIds
 from kbroker.server.quotas import Quotas, Windows
+from kbroker.server.refusals import Refusals
 from kbroker.server.rooms import Call, Rooms
 from kbroker.server.slices import Large
 from kbroker.server.topic_answers import TopicAnswers
@@ -98,6 +99,7 @@ class House:
             "producer_ids": ProducerIds(NODE),
             "quotas": self.quotas,
             "topic_answers": TopicAnswers(),
+            "refusals": Refusals(self.clock),
         }
         return Rooms(**(fields | given))
 

@@ -14,7 +14,6 @@ from kbroker.protocol.messages.consumer_groups import (
     ConsumerGroupHeartbeatResponse,
     DescribedConsumerGroup,
 )
-from kbroker.server.handlers.refusals import tell_refused
 from kbroker.server.handlers.shared import OPERATIONS_NOT_ASKED
 from kbroker.server.rooms import Call, Rooms
 
@@ -27,8 +26,7 @@ def handle_consumer_group_heartbeat(
     Whatever is asked: UNSUPPORTED_VERSION, which every client takes as final.
     v1 the member makes its id, subscriptions by pattern (KIP-848)
     """
-    tell_refused(
-        rooms,
+    rooms.refusals.tell(
         call,
         "consumer of the new group protocol refused",
         group=request.group_id,

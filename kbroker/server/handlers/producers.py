@@ -7,7 +7,6 @@ from typing import Any
 
 from kbroker.errors import ErrorCode, KafkaError
 from kbroker.protocol.messages.producers import InitProducerIdRequest, InitProducerIdResponse
-from kbroker.server.handlers.refusals import tell_refused
 from kbroker.server.producer_ids import ProducerIds
 from kbroker.server.rooms import Call, Rooms
 
@@ -28,8 +27,7 @@ def handle_init_producer_id(
         # Kafka: an empty transactional id is a client's mistake, whatever the broker can do
         if not request.transactional_id:
             return _refused(ErrorCode.INVALID_REQUEST)
-        tell_refused(
-            rooms,
+        rooms.refusals.tell(
             call,
             "transactional producer refused",
             transactional_id=request.transactional_id,

@@ -8,7 +8,7 @@ from kbroker.protocol.messages.consumer_groups import ConsumerGroupHeartbeatRequ
 from kbroker.protocol.messages.producers import InitProducerIdRequest
 from kbroker.server.handlers.consumer_groups import handle_consumer_group_heartbeat
 from kbroker.server.handlers.producers import handle_init_producer_id
-from kbroker.server.handlers.refusals import CLIENTS_TOLD_MAX, TELL_SECONDS
+from kbroker.server.refusals import CLIENTS_TOLD_MAX, TELL_SECONDS
 from tests.support.rooms import House
 
 TRANSACTIONAL = (
@@ -23,9 +23,7 @@ NEW_GROUPS = (
 
 @pytest.fixture
 def house(tmp_path):
-    house = House(tmp_path)
-    house.rooms = house.rooms_with(clock=house.clock)
-    return house
+    return House(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +61,6 @@ async def test_a_flood_of_clients_is_no_flood_of_lines(house, caplog):
 async def test_each_broker_of_a_process_tells_for_itself(house, tmp_path, caplog):
     (tmp_path / "other").mkdir()
     other = House(tmp_path / "other")
-    other.rooms = other.rooms_with(clock=other.clock)
     for each in (house, other):
         await each.ask(*TRANSACTIONAL, version=1, client_id="app")
 
