@@ -70,7 +70,7 @@ APIS: dict[int, Api] = {
     API_VERSIONS: _api("handlers.api_versions.handle_api_versions", 0, 4),
     19: _api("handlers.topics.handle_create_topics", 2, 7),
     20: _api("handlers.topics.handle_delete_topics", 1, 6),
-    21: _api("handlers.topics.handle_delete_records", 0, 2),
+    21: _api("handlers.delete_records.handle_delete_records", 0, 2),
     22: _api(
         "handlers.producers.handle_init_producer_id", 0, 5
     ),  # 6 is two-phase commit, unstable in Kafka too

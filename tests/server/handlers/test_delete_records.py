@@ -9,7 +9,7 @@ from kbroker.protocol.messages.topics import (
     DeleteRecordsTopic,
 )
 from kbroker.replication.partition import WRITTEN
-from kbroker.server.handlers.topics import handle_delete_records
+from kbroker.server.handlers.delete_records import handle_delete_records
 from tests.support.rooms import House
 from tests.support.storage import batch
 
