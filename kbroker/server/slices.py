@@ -7,8 +7,10 @@ response. What is there without a pause is answered at once, as by any other han
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Generator, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Coroutine, Generator, Hashable, Iterable, Sequence
 from contextlib import closing
+from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
 from kbroker.net.slots import Slot
@@ -18,6 +20,7 @@ from kbroker.server.rooms import Call, Pause, breathe
 
 R = TypeVar("R", bound=Message)
 T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
 
 Steps = Generator[Awaitable[None] | None, None, R]
 
@@ -65,6 +68,15 @@ class Pace:
                 return result
             if self.over(worked):
                 yield
+
+    def counted(self, things: Iterable[K]) -> Generator[None, None, Counter[K]]:
+        """How often each of them comes."""
+        left, times = iter(things), Counter[K]()
+        while some := list(islice(left, SLICE)):
+            times.update(some)
+            if self.over(len(some)):
+                yield
+        return times
 
 
 class Awaited(Generic[T]):

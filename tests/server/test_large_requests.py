@@ -3,10 +3,8 @@ served; what comes behind them on their connection waits."""
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import random
-from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -15,7 +13,6 @@ from kbroker.errors import ErrorCode
 from kbroker.groups.events import Forgotten, Left
 from kbroker.protocol.frames import decode_response
 from kbroker.protocol.messages import RESPONSES
-from kbroker.protocol.messages.api_versions import ApiVersionsRequest
 from kbroker.protocol.messages.fetch import FetchPartition, FetchRequest, FetchTopic, ForgottenTopic
 from kbroker.protocol.messages.groups import LeaveGroupRequest, MemberIdentity
 from kbroker.protocol.messages.list_offsets import (
@@ -51,68 +48,13 @@ from kbroker.server.slices import SLICE
 from tests.support.fake_groups import FakeGroups
 from tests.support.fake_net import Wire
 from tests.support.rooms import House
-from tests.support.served import Stand, pieces
+from tests.support.served import Served, pieces
 from tests.support.storage import batch, region_bytes
 
 SLICES = 3
 MANY = SLICES * SLICE + 5  # of which the topic has the first
 THERE = 3
 UNKNOWN = ErrorCode.UNKNOWN_TOPIC_OR_PARTITION
-TURNS_MAX = 10_000
-
-
-class Served:
-    """One connection of many requests, and another whose requests are answered meanwhile."""
-
-    def __init__(self, house: House) -> None:
-        self.house = house
-        self.stand = Stand(house)
-        self.wire = self.stand.wire()
-        self.other = self.stand.wire()
-        self.pauses = 0  # of the work under way
-
-    async def ask(self, message: Any, version: int) -> Any:
-        """The response. One that stands behind it is answered behind it, and one of the other connection before."""
-        self.begin(message, version)
-        await self.finish()
-        return self.response(message, version)
-
-    def begin(self, message: Any, version: int) -> None:
-        self.pauses = 0
-        behind = b"".join(pieces(ApiVersionsRequest(), 0))
-        self.wire.arrive(*pieces(message, version), behind)
-        self.other.arrive(behind)
-        assert (0, 1) == (len(self.wire.answers()), len(self.other.answers()))
-        self.other.sock.sent.clear()
-
-    async def step(self) -> bool:
-        """A turn of the loop; whether there is still something to do."""
-        if not self.stand.work:
-            return False
-        self.pauses += 1
-        self._task(self.stand.work[0])
-        await asyncio.sleep(0)
-        self.house.broker.settle()
-        return True
-
-    def _task(self, work: Coroutine[Any, Any, None]) -> None:
-        if asyncio.iscoroutine(work):
-            task = asyncio.ensure_future(work)
-            self.stand.work[0] = task
-            task.add_done_callback(self.stand.work.remove)
-
-    async def finish(self) -> None:
-        for _ in range(TURNS_MAX):
-            if not await self.step():
-                self.house.broker.settle()
-                return self.wire.run()
-        raise AssertionError("it never ends")
-
-    def response(self, message: Any, version: int) -> Any:
-        first, second = self.wire.answers()
-        self.wire.sock.sent.clear()
-        decode_response(RESPONSES[ApiVersionsRequest.API_KEY], 0, memoryview(second))
-        return decode_response(RESPONSES[message.API_KEY], version, memoryview(first))[1]
 
 
 @pytest.fixture
@@ -151,6 +93,17 @@ async def test_many_ends_are_told(served):
     expected = [(0, 0), (0, 2), (0, 0)] + [(UNKNOWN, -1)] * (MANY - THERE)
     assert expected == [(each.error_code, each.offset) for each in topic.partitions]
     assert list(range(MANY)) == [each.partition_index for each in topic.partitions]
+    assert 3 * SLICES <= served.pauses
+
+
+async def test_topics_without_partitions_are_told_in_slices_too(served):
+    topics = [ListOffsetsTopic(name=f"x{number}", partitions=[]) for number in range(MANY)]
+
+    response = await served.ask(ListOffsetsRequest(replica_id=-1, topics=topics), 7)
+
+    assert [(f"x{number}", []) for number in range(MANY)] == [
+        (topic.name, topic.partitions) for topic in response.topics
+    ]
     assert 2 * SLICES <= served.pauses
 
 

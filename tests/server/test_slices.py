@@ -49,7 +49,7 @@ from kbroker.server.handlers.offset_fetch import handle_offset_fetch
 from kbroker.server.handlers.offsets import handle_offset_commit
 from kbroker.server.handlers.topic_partitions import handle_describe_topic_partitions
 from kbroker.server.rooms import Call, Pause
-from kbroker.server.slices import SLICE, Awaited, Large, in_slices
+from kbroker.server.slices import SLICE, Awaited, Large, Pace, in_slices
 from tests.server.test_dispatch import House as DispatchHouse
 from tests.support.fake_groups import FakeGroups
 from tests.support.fake_net import Wire
@@ -146,6 +146,16 @@ async def test_steps_may_wait_for_what_they_asked_for():
     large = await in_slices(call(), steps())
 
     assert 5 == large.response.controller_id
+
+
+def test_very_many_things_are_counted_with_pauses():
+    counted: list[dict[str, int]] = []
+
+    def steps():
+        counted.append((yield from Pace().counted(["a", "b"] * (SLICE + 5))))
+
+    assert 2 == len(list(steps()))
+    assert [{"a": SLICE + 5, "b": SLICE + 5}] == counted
 
 
 async def test_requests_behind_one_in_slices_wait_and_those_of_others_do_not():

@@ -87,6 +87,8 @@ def _list_many(rooms: Rooms, call: Call, request: ListOffsetsRequest) -> Steps[L
                 behind[partition] = None
             if pace.over():
                 yield None
+        if pace.over():
+            yield None
     if behind:
         there: Awaited[BaseException | None] = Awaited()
         CatchUp(rooms.turn, behind, lambda: there(None), there)
@@ -95,7 +97,7 @@ def _list_many(rooms: Rooms, call: Call, request: ListOffsetsRequest) -> Steps[L
             raise there.value
     response = ListOffsetsResponse()
     for topic in request.topics:
-        times = Counter([asked.partition_index for asked in topic.partitions])
+        times = yield from pace.counted(asked.partition_index for asked in topic.partitions)
         answers: list[ListOffsetsPartitionResponse] = []
         response.topics.append(ListOffsetsTopicResponse(name=topic.name, partitions=answers))
         for asked in topic.partitions:
