@@ -142,6 +142,30 @@ async def test_records_of_many_partitions_are_deleted(served):
     assert SLICES <= served.pauses
 
 
+@pytest.mark.parametrize("count", [THERE, MANY])
+async def test_a_deletion_that_breaks_is_told_once(tmp_path, monkeypatch, caplog, count):
+    house = House(tmp_path)
+    house.open_disk(fsync=True)
+    house.create("t", partitions=THERE)
+    house.partitions.get("t", 1).append(memoryview(bytearray(batch(b"a").view)), WRITTEN)
+    served = Served(house)
+    asked = [DeleteRecordsPartition(partition_index=index, offset=-1) for index in range(count)]
+    request = DeleteRecordsRequest(topics=[DeleteRecordsTopic(name="t", partitions=asked)])
+    served.wire.arrive(*pieces(request, 2))
+    get = house.partitions.get
+
+    def broken(topic: str, index: int) -> Any:
+        if index == 1:
+            raise RuntimeError("broken")
+        return get(topic, index)
+
+    monkeypatch.setattr(house.partitions, "get", broken)
+    await served.finish()
+
+    assert not served.wire.connection.open
+    assert 1 == caplog.text.count("RuntimeError: broken")
+
+
 # -- metadata
 
 

@@ -37,7 +37,12 @@ def handle_delete_records(
     if are_many(request.topics):
         return in_slices(call, _delete_many_records(rooms, request))
     later = Later()
-    answer = _RecordsDeleted(later.fill, later.fail)
+
+    def broke(error: BaseException) -> None:
+        log.exception("delete records failed", error)
+        later.fail(error)
+
+    answer = _RecordsDeleted(later.fill, broke)
     answer.response.topics = [
         DeleteRecordsTopicResult(
             name=topic.name, partitions=[answer.of(rooms, topic.name, asked) for asked in topic.partitions]
@@ -101,14 +106,10 @@ class _RecordsDeleted:
             done(-1, error)
         else:
             if is_behind(partition) and not 0 <= asked.offset <= partition.high_watermark:
-                CatchUp(rooms.turn, [partition], delete, self._broke)
+                CatchUp(rooms.turn, [partition], delete, self._fail)
             else:
                 delete()
         return result
-
-    def _broke(self, error: BaseException) -> None:
-        log.exception("delete records failed", error)
-        self._fail(error)
 
     def one_less(self) -> None:
         """One partition is done."""
