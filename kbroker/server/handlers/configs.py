@@ -7,9 +7,8 @@ answers, and commands.
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from kbroker.cluster.commands import AlterConfigs, ConfigChange
 from kbroker.cluster.names import check_topic_name
@@ -35,9 +34,9 @@ from kbroker.protocol.messages.configs import (
     ListConfigResourcesResponse,
 )
 from kbroker.server.handlers.loggers import LevelChange, checked_levels, logger_rows
-from kbroker.server.handlers.shared import reason
+from kbroker.server.handlers.shared import proposed, reason
 from kbroker.server.rooms import Call, Rooms
-from kbroker.server.slices import Large, Pace, Steps, in_slices
+from kbroker.server.slices import SLICE, Large, Pace, Steps, at_once, in_slices, result_of
 
 if TYPE_CHECKING:
     from kbroker.config import Settings
@@ -59,7 +58,7 @@ ALL_BROKERS = ""  # the resource that holds what every broker takes where it has
 
 def handle_describe_configs(
     rooms: Rooms, call: Call, request: DescribeConfigsRequest
-) -> DescribeConfigsResponse:
+) -> DescribeConfigsResponse | Coroutine[Any, Any, Large[DescribeConfigsResponse]]:
     """DescribeConfigs: v1-4.
 
     Topics, this broker, groups and client metrics: every option with its value and where that comes from; of all brokers
@@ -67,19 +66,33 @@ def handle_describe_configs(
     none named, means all; else they are answered in that order, without those that do not exist. Secrets are sent as null.
     v1 sources and synonyms (KIP-226) · v3 types and documentation (KIP-569) · v4 flexible
     """
-    rows = _Rows(rooms, request)
-    too_many = _names_too_many(request.resources)
-    times = Counter((each.resource_type, each.resource_name) for each in request.resources)
-    return DescribeConfigsResponse(
-        results=[
-            _described(rows, each, times[each.resource_type, each.resource_name], too_many=too_many)
-            for each in request.resources
-        ]
-    )
+    return in_slices(call, _describing(rooms, request))
 
 
-def _names_too_many(resources: Sequence[Any]) -> bool:
-    return sum(each.resource_type in _UNSEEN for each in resources) > UNSEEN_MAX
+def _describing(rooms: Rooms, request: DescribeConfigsRequest) -> Steps[DescribeConfigsResponse]:
+    rows, pace = _Rows(rooms, request), Pace()
+    named = yield from _count(request.resources, pace)
+    response = DescribeConfigsResponse()
+    for each in request.resources:
+        times = named.times[each.resource_type, each.resource_name]
+        result = _described(rows, each, times, too_many=named.too_many)
+        response.results.append(result)
+        if pace.over(1 + len(each.configuration_keys or ()) + len(result.configs)):
+            yield None
+    return response
+
+
+class _Named(NamedTuple):
+    """How often a request names each resource, and whether too many that need not exist."""
+
+    times: Mapping[tuple[int, str], int]
+    too_many: bool
+
+
+def _count(resources: Sequence[Any], pace: Pace) -> Generator[None, None, _Named]:
+    times = yield from pace.counted((each.resource_type, each.resource_name) for each in resources)
+    kinds = yield from pace.counted(each.resource_type for each in resources)
+    return _Named(times, sum(kinds[kind] for kind in _UNSEEN) > UNSEEN_MAX)
 
 
 def _check_number(kind: int, *, too_many: bool) -> None:
@@ -243,9 +256,12 @@ def _named(rooms: Rooms, kind: int) -> list[str]:
 # IncrementalAlterConfigs, AlterConfigs -------------------------------------------------------------------------
 
 
-async def handle_incremental_alter_configs(
+def handle_incremental_alter_configs(
     rooms: Rooms, call: Call, request: IncrementalAlterConfigsRequest
-) -> IncrementalAlterConfigsResponse:
+) -> (
+    IncrementalAlterConfigsResponse
+    | Coroutine[Any, Any, IncrementalAlterConfigsResponse | Large[IncrementalAlterConfigsResponse]]
+):
     """IncrementalAlterConfigs: v0-1.
 
     Set, delete, append to or subtract from a list; all of one resource's changes or none. The next produce or fetch
@@ -253,75 +269,79 @@ async def handle_incremental_alter_configs(
     tried, with the files that they name, before they are taken.
     v1 flexible
     """
-    return IncrementalAlterConfigsResponse(
-        responses=await _altered(rooms, request.resources, _incremental, validate_only=request.validate_only)
-    )
+    steps = _altering(rooms, request, _incremental, IncrementalAlterConfigsResponse())
+    return in_slices(call, steps) if _change_much(request.resources) else at_once(steps)
 
 
-async def handle_alter_configs(
+def handle_alter_configs(
     rooms: Rooms, call: Call, request: AlterConfigsRequest
-) -> AlterConfigsResponse:
+) -> AlterConfigsResponse | Coroutine[Any, Any, AlterConfigsResponse | Large[AlterConfigsResponse]]:
     """AlterConfigs: v0-2.
 
     What is given replaces all the resource had before: an option that is left out goes back to its default. Broker
     loggers are for IncrementalAlterConfigs alone, as in Kafka.
     v2 flexible
     """
-    return AlterConfigsResponse(
-        responses=await _altered(rooms, request.resources, _whole, validate_only=request.validate_only)
-    )
+    steps = _altering(rooms, request, _whole, AlterConfigsResponse())
+    return in_slices(call, steps) if _change_much(request.resources) else at_once(steps)
 
 
 Resource = IncrementalAlterConfigsResource | AlterConfigsResource
 
 
-async def _altered(
+Altered = TypeVar("Altered", IncrementalAlterConfigsResponse, AlterConfigsResponse)
+
+
+def _change_much(resources: Sequence[Any]) -> bool:
+    return sum([1 + len(each.configs) for each in resources]) > SLICE
+
+
+def _altering(
     rooms: Rooms,
-    resources: Sequence[Any],
+    request: IncrementalAlterConfigsRequest | AlterConfigsRequest,
     change_of: Callable[[Rooms, Any], ConfigChange | LevelChange],
-    *,
-    validate_only: bool,
-) -> list[AlterConfigsResourceResponse]:
-    times = Counter((each.resource_type, each.resource_name) for each in resources)
-    outcome: list[ConfigChange | LevelChange | KafkaError | None] = []
-    too_many = _names_too_many(resources)
-    for each in resources:
+    response: Altered,
+) -> Steps[Altered]:
+    """Fill `response`: all resources are checked, then those changed that may be."""
+    pace = Pace()
+    named = yield from _count(request.resources, pace)
+    levels: list[LevelChange] = []
+    changes: list[tuple[ConfigChange, AlterConfigsResourceResponse]] = []
+    for each in request.resources:
+        answer = AlterConfigsResourceResponse(
+            resource_type=each.resource_type, resource_name=each.resource_name, error_message=None
+        )
+        response.responses.append(answer)
         try:
-            _check_number(each.resource_type, too_many=too_many)
-            if times[each.resource_type, each.resource_name] > 1:
+            _check_number(each.resource_type, too_many=named.too_many)
+            if named.times[each.resource_type, each.resource_name] > 1:
                 raise KafkaError(ErrorCode.INVALID_REQUEST, "A resource may be named once in a request.")
-            outcome.append(change_of(rooms, each))
+            change = change_of(rooms, each)
+            if isinstance(change, LevelChange):
+                levels.append(change)
+            else:
+                changes.append((change, answer))
         except KafkaError as error:
-            outcome.append(error)
-    if not validate_only:
-        outcome = await _decided(rooms, outcome)
-    return [_response(each, result) for each, result in zip(resources, outcome, strict=True)]
-
-
-async def _decided(
-    rooms: Rooms, outcome: Sequence[ConfigChange | LevelChange | KafkaError | None]
-) -> list[ConfigChange | LevelChange | KafkaError | None]:
-    """Make the changes among `outcome`; their results in their places."""
-    for each in outcome:
-        if isinstance(each, LevelChange):
-            each.apply()
-    changes = [each for each in outcome if isinstance(each, ConfigChange)]
-    if not changes:
-        return list(outcome)
-    try:
-        results = iter(await rooms.propose(AlterConfigs(changes)))
-    except KafkaError as error:
-        results = iter([error] * len(changes))
-    return [next(results) if isinstance(each, ConfigChange) else each for each in outcome]
-
-
-def _response(asked: Resource, outcome: object) -> AlterConfigsResourceResponse:
-    response = AlterConfigsResourceResponse(
-        resource_type=asked.resource_type, resource_name=asked.resource_name, error_message=None
-    )
-    if isinstance(outcome, KafkaError):
-        response.error_code, response.error_message = outcome.code, reason(outcome)
+            _refuse(answer, error)
+        if pace.over(1 + len(each.configs)):
+            yield None
+    if request.validate_only:
+        return response
+    for level in levels:
+        level.apply()
+    # as many topics as there are may be changed: several commands, for each is applied in one go
+    for first in range(0, len(changes), SLICE):
+        some = changes[first : first + SLICE]
+        command = AlterConfigs([change for change, _ in some])
+        results = yield from result_of(proposed(rooms, command, len(some)))
+        for (_, answer), result in zip(some, results, strict=True):
+            if isinstance(result, KafkaError):
+                _refuse(answer, result)
     return response
+
+
+def _refuse(answer: AlterConfigsResourceResponse, error: KafkaError) -> None:
+    answer.error_code, answer.error_message = error.code, reason(error)
 
 
 def _incremental(rooms: Rooms, asked: IncrementalAlterConfigsResource) -> ConfigChange | LevelChange:

@@ -6,8 +6,8 @@ nothing to move, and the quorum is this broker.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Coroutine, Generator, Iterable, Iterator
+from typing import Any
 
 from kbroker.cluster.state import PartitionState
 from kbroker.errors import ErrorCode
@@ -26,15 +26,13 @@ from kbroker.protocol.messages.cluster import (
     PartitionResult,
     ReplicaElectionResult,
     ReplicaState,
-    TopicData,
 )
 from kbroker.protocol.wire import ZERO_UUID
 from kbroker.server.handlers.topics import CLUSTER_METADATA_TOPIC
 from kbroker.server.rooms import Call, Rooms, breathe
+from kbroker.server.slices import SLICE, Large, Pace, Steps, in_slices
 
 PREFERRED, UNCLEAN = range(2)  # types of election
-# Partitions looked at in one go: about a millisecond.
-SLICE = 1000
 # Answers that carry a sentence: a request must not be answered by a multiple of its size.
 MESSAGES_MAX = 1000
 
@@ -127,22 +125,30 @@ def handle_list_partition_reassignments(
 
 def handle_describe_quorum(
     rooms: Rooms, call: Call, request: DescribeQuorumRequest
-) -> DescribeQuorumResponse:
+) -> DescribeQuorumResponse | Coroutine[Any, Any, Large[DescribeQuorumResponse]]:
     """DescribeQuorum: v0-2.
 
     The cluster's log under Kafka's name for it, with its real term and offsets; this broker is its voter and leader. Any
     other partition, or one more beside it, answers UNKNOWN_TOPIC_OR_PARTITION for all.
     v1 times of fetching and catching up (KIP-836) · v2 directories, nodes with their listeners (KIP-853)
     """
-    asked = [
-        (topic.topic_name, each.partition_index) for topic in request.topics for each in topic.partitions
-    ]
+    return in_slices(call, _describing_quorum(rooms, call, request))
+
+
+def _describing_quorum(
+    rooms: Rooms, call: Call, request: DescribeQuorumRequest
+) -> Steps[DescribeQuorumResponse]:
+    pace = Pace()
     response = DescribeQuorumResponse(error_message="")
+    asked: list[tuple[str, int]] = []
+    for topic in request.topics:
+        asked += [(topic.topic_name, each.partition_index) for each in topic.partitions[:2]]
+        if len(asked) > 1:
+            break
+        if pace.over():
+            yield None
     if asked != [(CLUSTER_METADATA_TOPIC, 0)]:
-        response.topics = [_not_hosted(topic) for topic in request.topics]
-        every = (each for topic in response.topics for each in topic.partitions)
-        for each in islice(every, MESSAGES_MAX, None):
-            each.error_message = ""
+        yield from _fill_not_hosted(response, request, pace)
         return response
     response.topics = [
         DescribeQuorumTopicData(topic_name=CLUSTER_METADATA_TOPIC, partitions=[_quorum(rooms, call.version)])
@@ -162,18 +168,26 @@ def _nodes(rooms: Rooms) -> list[Node]:
     ]
 
 
-def _not_hosted(topic: TopicData) -> DescribeQuorumTopicData:
-    return DescribeQuorumTopicData(
-        topic_name=topic.topic_name,
-        partitions=[
-            DescribeQuorumPartitionData(
-                partition_index=each.partition_index,
-                error_code=ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
-                error_message="This server does not host this topic-partition.",
+def _fill_not_hosted(
+    response: DescribeQuorumResponse, request: DescribeQuorumRequest, pace: Pace
+) -> Generator[None, None, None]:
+    messages_left = MESSAGES_MAX
+    for topic in request.topics:
+        partitions: list[DescribeQuorumPartitionData] = []
+        response.topics.append(DescribeQuorumTopicData(topic_name=topic.topic_name, partitions=partitions))
+        for each in topic.partitions:
+            partitions.append(
+                DescribeQuorumPartitionData(
+                    partition_index=each.partition_index,
+                    error_code=ErrorCode.UNKNOWN_TOPIC_OR_PARTITION,
+                    error_message="This server does not host this topic-partition." if messages_left else "",
+                )
             )
-            for each in topic.partitions
-        ],
-    )
+            messages_left = max(messages_left - 1, 0)
+            if pace.over():
+                yield
+        if pace.over():
+            yield
 
 
 def _quorum(rooms: Rooms, version: int) -> DescribeQuorumPartitionData:

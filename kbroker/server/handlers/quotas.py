@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from ipaddress import ip_address
+from typing import Any
 
 from kbroker.cluster.commands import AlterQuotas, QuotaChange, QuotaEntity
 from kbroker.config.options import INT_MAX, LONG_MAX
@@ -25,6 +25,7 @@ from kbroker.protocol.messages.quotas import (
 from kbroker.server.handlers.shared import reason
 from kbroker.server.quotas import CLIENT_ID, CONNECTION, FETCH, IP, MUTATION, PRODUCE, REQUEST, USER
 from kbroker.server.rooms import Call, Rooms
+from kbroker.server.slices import SLICE, Large, Pace, Steps, at_once, in_slices, result_of
 
 EXACT, DEFAULT, SPECIFIED = range(3)  # how a filter matches names
 
@@ -34,6 +35,8 @@ OF_CLIENTS: dict[str, int | None] = {FETCH: LONG_MAX, MUTATION: None, REQUEST: N
 OF_ADDRESSES: dict[str, int | None] = {CONNECTION: INT_MAX}
 # A whole number may be that much more than one.
 FRACTION_MAX = 1e-6
+# Entities that one request may name, for they need not exist: the command that changes them is applied in one go.
+ENTITIES_MAX = 10_000
 
 
 # DescribeClientQuotas ------------------------------------------------------------------------------------------
@@ -113,32 +116,60 @@ def _entry(entity: QuotaEntity, values: dict[str, float]) -> EntryData:
 # AlterClientQuotas ---------------------------------------------------------------------------------------------
 
 
-async def handle_alter_client_quotas(
+def handle_alter_client_quotas(
     rooms: Rooms, call: Call, request: AlterClientQuotasRequest
-) -> AlterClientQuotasResponse:
+) -> (
+    Coroutine[Any, Any, AlterClientQuotasResponse | Large[AlterClientQuotasResponse]]
+    | AlterClientQuotasResponse
+):
     """AlterClientQuotas: v0-1.
 
-    All of an entity's changes or none; an entity that comes twice is refused. They count at once, also for clients that
-    are connected.
+    All of an entity's changes or none; an entity that comes twice is refused, and all where they are more than
+    ENTITIES_MAX. They count at once, also for clients that are connected.
     v1 flexible
     """
-    counted = Counter(_entity(entry) for entry in request.entries)
-    outcome: dict[QuotaEntity, QuotaChange | KafkaError | None] = {}
+    steps = _altering(rooms, request)
+    many = sum([1 + len(entry.entity) + len(entry.ops) for entry in request.entries]) > SLICE
+    return in_slices(call, steps) if many else at_once(steps)
+
+
+def _altering(rooms: Rooms, request: AlterClientQuotasRequest) -> Steps[AlterClientQuotasResponse]:
+    pace = Pace()
+    entities: list[QuotaEntity] = []
     for entry in request.entries:
-        entity = _entity(entry)
+        entities.append(_entity(entry))
+        if pace.over(1 + len(entry.entity)):
+            yield None
+    counted = yield from pace.counted(entities)
+    answers: dict[QuotaEntity, AlterClientQuotasResponseEntryData] = {}
+    changes: list[QuotaChange] = []
+    for entity, entry in zip(entities, request.entries, strict=True):
+        answer = answers[entity] = _answer(entity)
         try:
+            if len(counted) > ENTITIES_MAX:
+                raise KafkaError(ErrorCode.INVALID_REQUEST, f"A request may name {ENTITIES_MAX} entities.")
             if counted[entity] > 1:
                 raise KafkaError(ErrorCode.INVALID_REQUEST, "An entity may be named once in a request.")
-            outcome[entity] = QuotaChange(entity, _values(entity, entry.ops))
+            changes.append(QuotaChange(entity, _values(entity, entry.ops)))
         except KafkaError as error:
-            outcome[entity] = error
-    changes = [each for each in outcome.values() if isinstance(each, QuotaChange)]
+            _refuse(answer, error)
+        if pace.over(1 + len(entry.ops)):
+            yield None
     if changes and not request.validate_only:
-        try:
-            await rooms.propose(AlterQuotas(changes))
-        except KafkaError as error:
-            outcome |= {change.entity: error for change in changes}
-    return AlterClientQuotasResponse(entries=[_answer(entity, each) for entity, each in outcome.items()])
+        refused = yield from result_of(_refused(rooms, AlterQuotas(changes)))
+        if refused is not None:
+            for change in changes:
+                _refuse(answers[change.entity], refused)
+    return AlterClientQuotasResponse(entries=list(answers.values()))
+
+
+async def _refused(rooms: Rooms, command: AlterQuotas) -> KafkaError | None:
+    """Propose it; why it could not be decided."""
+    try:
+        await rooms.propose(command)
+    except KafkaError as error:
+        return error
+    return None
 
 
 def _entity(entry: AlterClientQuotasEntryData) -> QuotaEntity:
@@ -146,13 +177,14 @@ def _entity(entry: AlterClientQuotasEntryData) -> QuotaEntity:
     return tuple(sorted({each.entity_type: each.entity_name for each in entry.entity}.items()))
 
 
-def _answer(entity: QuotaEntity, outcome: object) -> AlterClientQuotasResponseEntryData:
-    answer = AlterClientQuotasResponseEntryData(
+def _answer(entity: QuotaEntity) -> AlterClientQuotasResponseEntryData:
+    return AlterClientQuotasResponseEntryData(
         error_message=None, entity=[EntityData(entity_type=type, entity_name=name) for type, name in entity]
     )
-    if isinstance(outcome, KafkaError):
-        answer.error_code, answer.error_message = outcome.code, reason(outcome)
-    return answer
+
+
+def _refuse(answer: AlterClientQuotasResponseEntryData, error: KafkaError) -> None:
+    answer.error_code, answer.error_message = error.code, reason(error)
 
 
 def _values(entity: QuotaEntity, ops: Sequence[OpData]) -> dict[str, float | None]:
@@ -163,7 +195,8 @@ def _values(entity: QuotaEntity, ops: Sequence[OpData]) -> dict[str, float | Non
         if op.key in values:
             raise KafkaError(ErrorCode.INVALID_REQUEST, f"The key {op.key} comes more than once.")
         values[op.key] = None if op.remove else _checked(keys, op.key, op.value)
-    return values
+    # what no entity has may be removed: nothing changes
+    return {key: value for key, value in values.items() if key in keys}
 
 
 def _keys(entity: QuotaEntity) -> dict[str, int | None]:

@@ -1,4 +1,4 @@
-"""What several handlers need: bits of authorized operations, ids on the wire, endpoints. Knows no API of its own."""
+"""What several handlers need: bits of authorized operations, ids on the wire, endpoints, commands. Knows no API."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from kbroker.cluster.state import ClusterState
 from kbroker.errors import ErrorCode, KafkaError
 from kbroker.model import Endpoint
 from kbroker.protocol.wire import ZERO_UUID
+from kbroker.server.rooms import Rooms
 
 # Codes of Kafka's AclOperation. An answer that was asked for authorized operations (KIP-430) has a bit for each;
 # without an authorizer these are all that the resource knows.
@@ -64,6 +65,15 @@ def reachable(state: ClusterState, listener: str) -> dict[int, Endpoint]:
     """Where clients of `listener` reach each broker that has it."""
     found = ((broker_id, broker.endpoint(listener)) for broker_id, broker in state.brokers.items())
     return {broker_id: endpoint for broker_id, endpoint in found if endpoint is not None}
+
+
+async def proposed(rooms: Rooms, command: object, count: int) -> Sequence[object]:
+    """The results of a command about `count` things; where it could not be decided, its error for each of them."""
+    try:
+        results: Sequence[object] = await rooms.propose(command)
+    except KafkaError as error:
+        return [error] * count
+    return results
 
 
 def reason(error: KafkaError) -> str:

@@ -34,7 +34,7 @@ from kbroker.protocol.messages.topics import (
     DeleteTopicState,
 )
 from kbroker.protocol.wire import ZERO_UUID
-from kbroker.server.handlers.shared import reason
+from kbroker.server.handlers.shared import proposed, reason
 from kbroker.server.quotas import Mutations
 from kbroker.server.rooms import Call, Rooms
 from kbroker.server.slices import SLICE, Large, Pace, Steps, at_once, in_slices, result_of
@@ -121,7 +121,7 @@ async def _create(rooms: Rooms, outcome: Iterable[NewTopic | KafkaError]) -> dic
     new = [planned for planned in outcome if isinstance(planned, NewTopic)]
     if not new:
         return {}
-    results = await _proposed(rooms, CreateTopics(new), len(new))
+    results = await proposed(rooms, CreateTopics(new), len(new))
     return {
         topic.name: result
         for topic, result in zip(new, results, strict=True)
@@ -333,7 +333,7 @@ def _deleting_topics(rooms: Rooms, call: Call, request: DeleteTopicsRequest) -> 
     refused: dict[UUID, KafkaError] = {}
     if topics:
         command = DeleteTopics([topic.id for topic in topics])
-        results = yield from result_of(_proposed(rooms, command, len(topics)))
+        results = yield from result_of(proposed(rooms, command, len(topics)))
         refused = {
             topic.id: result
             for topic, result in zip(topics, results, strict=True)
@@ -489,7 +489,7 @@ async def _grow(rooms: Rooms, outcome: Mapping[str, MorePartitions | KafkaError]
     more = {name: each for name, each in outcome.items() if isinstance(each, MorePartitions)}
     if not more:
         return {}
-    results = await _proposed(rooms, CreatePartitions(list(more.values())), len(more))
+    results = await proposed(rooms, CreatePartitions(list(more.values())), len(more))
     return {
         name: result for name, result in zip(more, results, strict=True) if isinstance(result, KafkaError)
     }
@@ -499,15 +499,3 @@ def _grown_result(name: str, outcome: MorePartitions | KafkaError) -> CreatePart
     if isinstance(outcome, KafkaError):
         return CreatePartitionsTopicResult(name=name, error_code=outcome.code, error_message=reason(outcome))
     return CreatePartitionsTopicResult(name=name)
-
-
-# All of them ---------------------------------------------------------------------------------------------------
-
-
-async def _proposed(rooms: Rooms, command: object, count: int) -> Sequence[object]:
-    """The results of a command about `count` things; where it could not be decided, its error for each of them."""
-    try:
-        results: Sequence[object] = await rooms.propose(command)
-    except KafkaError as error:
-        return [error] * count
-    return results

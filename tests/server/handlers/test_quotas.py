@@ -105,6 +105,13 @@ async def test_of_one_entity_all_changes_are_made_or_none(house):
     assert {} == await described(house)
 
 
+async def test_what_no_entity_has_may_be_removed_and_is_not_written_down(house):
+    assert [0] == await alter(house, entry([ANNE], ("nothing", None), (PRODUCE, None), (CONNECTION, None)))
+
+    [command] = house.proposed
+    assert [{PRODUCE: None}] == [change.values for change in command.changes]
+
+
 async def test_an_entity_that_comes_twice_is_refused_and_the_others_are_done(house):
     answer = await alter(
         house,
