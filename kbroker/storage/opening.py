@@ -18,6 +18,7 @@ from kbroker.storage.slices import SLICE_BYTES, Slices
 
 if TYPE_CHECKING:
     from kbroker.storage.log import PartitionLog
+    from kbroker.storage.producers import ProducerStates
     from kbroker.storage.recovery import Found
 
 logger = logs.get_logger("storage")
@@ -94,6 +95,7 @@ def take_over(log: PartitionLog, found: Found, *, start: int, trusted: int) -> S
         log._epochs_dirty = True
         # now, and not when a client waits for it: it may have to read much
         log._producers = yield from log.snapshots.load(log.segments, log.end)
+        _replace_lost_snapshot(log, log._producers, flushed=min(trusted, log.end))
         # a segment may be new: behind a damaged one
         log._names_dirty = True
     if log.start > log.end:
@@ -112,6 +114,18 @@ def take_over(log: PartitionLog, found: Found, *, start: int, trusted: int) -> S
         flushing.sync_also(log, [*found.written, directory.disk.open(f"{log.folder}/{METADATA_FILE}")])
         log._names_dirty = log._folder_new = log.queued = True
         directory.flusher.add(log)
+
+
+def _replace_lost_snapshot(log: PartitionLog, states: ProducerStates, *, flushed: int) -> None:
+    """A closed segment has a snapshot at its end, and goes only with it: if a power cut took that, it is made anew. What
+    it says is in the batches now, and nowhere when they have been deleted.
+    """
+    if not states.producers or log.snapshots.offsets[-1:] >= [log.segments[-1].base]:
+        return
+    try:
+        flushing.sync_also(log, [log.snapshots.take(states, log.end, flushed=flushed)])
+    except OSError as error:
+        logger.warning("producer snapshot not made anew", partition=str(log.tp), why=str(error))
 
 
 def begin_at(log: PartitionLog, offset: int) -> None:
