@@ -110,8 +110,8 @@ def partitions(bench: Bench, name: str) -> None:
         asked_kb = grown.kb_for(count)
         bench.put(name, "partition_asked_kb", asked_kb)
         grown = Growth(peer)
-        _produce_one_to_each(peer.plain, names[:20], 100)
-        bench.put(name, "partition_used_kb", asked_kb + grown.kb_for(2_000))
+        _produce_one_to_each(peer.plain, names, 100)
+        bench.put(name, "partition_used_kb", asked_kb + grown.kb_for(count))
     bench.told(name, "partition_kb", "partition_asked_kb", "partition_used_kb")
 
 
