@@ -356,7 +356,7 @@ class _Wait:
             answer = self._answer
             answer.error_code = error
             answer.base_offset = answer.log_append_time_ms = answer.log_start_offset = -1
-        whole = self._whole
+        whole = self._whole  # `one_less`, in line: each partition of each request passes here
         whole.left -= 1
         if not whole.left:
             whole.later.fill(whole.response)
